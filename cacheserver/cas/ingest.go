@@ -1,0 +1,159 @@
+package cas
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
+)
+
+// upload is a set of checked frames that waits to be stored.
+type upload struct {
+	frames []pack.Frame
+	bytes  int64
+	done   chan error
+}
+
+// Reserve waits until n bytes of frames may be held in memory, and returns
+// what gives them back. It is to be called before they are read from a client.
+func (s *Store) Reserve(ctx context.Context, n int64) (release func(), err error) {
+	n = min(n, ingestBudget)
+	if err := s.budget.Acquire(ctx, n); err != nil {
+		return nil, err
+	}
+	return func() { s.budget.Release(n) }, nil
+}
+
+// PutFrames checks every frame against its chunk and stores those chunks that
+// are not stored yet. When it returns nil, all of them survive a crash; when it
+// returns an error (frame.ErrMalformed, frame.ErrMismatch,
+// packstore.ErrNoSpace, …), nothing is promised of any.
+//
+// Uploads that wait for the same disk are written as one pack.
+func (s *Store) PutFrames(ctx context.Context, frames []pack.Frame) error {
+	u := &upload{frames: frames, done: make(chan error, 1)}
+	for _, f := range frames {
+		u.bytes += int64(len(f.Data))
+	}
+	if err := check(ctx, frames); err != nil {
+		return err
+	}
+	select {
+	case s.uploads <- u:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closing:
+		return ErrClosed
+	}
+	return <-u.done
+}
+
+func check(ctx context.Context, frames []pack.Frame) error {
+	g, ctx := errgroup.WithContext(ctx)
+	workers := runtime.GOMAXPROCS(0)
+	for w := range min(workers, len(frames)) {
+		g.Go(func() error {
+			var scratch []byte
+			for i := w; i < len(frames); i += workers {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				var err error
+				if scratch, err = frame.Check(frames[i], scratch); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (s *Store) writer() {
+	defer close(s.closed)
+	for {
+		select {
+		case first := <-s.uploads:
+			group := s.gather(first)
+			err := s.write(group)
+			for _, u := range group {
+				u.done <- err
+			}
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+func (s *Store) gather(first *upload) []*upload {
+	group := []*upload{first}
+	for size := first.bytes; size < maxPack; {
+		select {
+		case u := <-s.uploads:
+			group = append(group, u)
+			size += u.bytes
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// write stores the frames of a group as one pack. No client's context ends it:
+// the others in the group still wait for it.
+func (s *Store) write(group []*upload) error {
+	ctx := context.Background()
+	var hashes []digest.Hash
+	for _, u := range group {
+		for _, f := range u.frames {
+			hashes = append(hashes, f.Hash)
+		}
+	}
+	missing, err := s.Missing(ctx, hashes)
+	if err != nil {
+		return err
+	}
+	wanted := make(map[digest.Hash]bool, len(missing))
+	for _, h := range missing {
+		wanted[h] = true
+	}
+	var frames []pack.Frame
+	for _, u := range group {
+		for _, f := range u.frames {
+			if wanted[f.Hash] {
+				frames = append(frames, f)
+				delete(wanted, f.Hash)
+			}
+		}
+	}
+	if len(frames) == 0 {
+		return nil
+	}
+	name := packName()
+	encoded := pack.Encode(frames)
+	if err := s.packs.Put(ctx, name, encoded.Size, encoded.Reader()); err != nil {
+		return err
+	}
+	// If this fails, the pack stays behind as an orphan. To delete it here could
+	// delete one that the index holds after all.
+	return s.index.Update(ctx, func(tx index.Tx) error {
+		return tx.AddPack(name, encoded.Size, encoded.Entries)
+	})
+}
+
+// packName sorts by time, for people who look at the directory, and is unique
+// without asking anyone.
+func packName() string {
+	random := make([]byte, 12)
+	_, _ = rand.Read(random) // never fails
+	return fmt.Sprintf("%012x%s", time.Now().UnixMilli(), hex.EncodeToString(random))
+}

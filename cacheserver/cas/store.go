@@ -1,0 +1,107 @@
+// Package cas stores blobs by what they are: a blob is a list of chunks, a
+// chunk is one zstd frame in a pack. The index says which and where, the pack
+// store holds the bytes.
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/semaphore"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
+)
+
+const (
+	// maxPack is how many bytes of frames waiting uploads may put in one pack.
+	maxPack = 64 << 20
+	// ingestBudget bounds the bytes of frames that are in memory because they
+	// are not stored yet; further uploads wait.
+	ingestBudget = 2 * maxPack
+)
+
+// ErrClosed is returned for an upload that comes once the store is closing.
+var ErrClosed = errors.New("the store is closed")
+
+// ErrMismatch is wrapped when a list of chunks does not make the blob that it
+// is said to make.
+var ErrMismatch = errors.New("the chunks do not make this blob")
+
+// ErrDamaged is wrapped when stored bytes are not those that were stored. They
+// are never served as good.
+var ErrDamaged = errors.New("stored bytes are damaged")
+
+// MissingChunksError names the chunks of a blob that are not stored.
+type MissingChunksError struct{ Chunks []digest.Hash }
+
+func (e *MissingChunksError) Error() string {
+	return fmt.Sprintf("%d chunks are not stored, the first is %s", len(e.Chunks), e.Chunks[0])
+}
+
+// Store is a content-addressed store. All methods may be called at the same
+// time, and from several processes over the same packs and index.
+type Store struct {
+	packs packstore.Store
+	index index.Index
+
+	budget  *semaphore.Weighted
+	uploads chan *upload
+	closing chan struct{}
+	closed  chan struct{}
+}
+
+// New makes a store; Close ends it, but neither packs nor index.
+func New(packs packstore.Store, idx index.Index) *Store {
+	s := &Store{
+		packs:   packs,
+		index:   idx,
+		budget:  semaphore.NewWeighted(ingestBudget),
+		uploads: make(chan *upload),
+		closing: make(chan struct{}),
+		closed:  make(chan struct{}),
+	}
+	go s.writer()
+	return s
+}
+
+// Close waits for the packs that are being written. No other method may be
+// called any more.
+func (s *Store) Close() {
+	close(s.closing)
+	<-s.closed
+}
+
+// Missing returns those of the chunks that are not stored, in the order given,
+// each once.
+func (s *Store) Missing(ctx context.Context, chunks []digest.Hash) ([]digest.Hash, error) {
+	found, err := s.index.Locate(ctx, chunks)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[digest.Hash]bool, len(chunks))
+	for _, l := range found {
+		seen[l.Hash] = true
+	}
+	var missing []digest.Hash
+	for _, h := range chunks {
+		if !seen[h] {
+			missing = append(missing, h)
+			seen[h] = true
+		}
+	}
+	return missing, nil
+}
+
+// Extents returns where the frames of a blob lie, in order.
+func (s *Store) Extents(ctx context.Context, b index.Blob) ([]index.Extent, error) {
+	return s.index.Extents(ctx, b.ID)
+}
+
+// OpenExtent returns a reader of an extent, as packstore.Store.Open does.
+func (s *Store) OpenExtent(ctx context.Context, e index.Extent) (io.ReadCloser, error) {
+	return s.packs.Open(ctx, e.Pack, e.Offset, e.Length)
+}

@@ -1,0 +1,200 @@
+package cas
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
+)
+
+// locateWindow is how many chunks are located at once, so that a blob's length
+// does not decide how much memory its verification takes.
+const locateWindow = 4096
+
+// Verify reads stored chunks in order and returns the blob that they make,
+// ready to be recorded: every byte was read back, want is their digest, and
+// inspect, which is given the blob's bytes, found nothing against them.
+//
+// Errors: *MissingChunksError, ErrMismatch, ErrDamaged, and inspect's own.
+func (s *Store) Verify(ctx context.Context, want digest.Digest, chunks []digest.Chunk, inspect func(io.Reader) error) (index.Blob, error) {
+	var size int64
+	for _, c := range chunks {
+		size += int64(c.Size)
+	}
+	if size != want.Size {
+		return index.Blob{}, fmt.Errorf("%w: they have %d bytes, it has %d", ErrMismatch, size, want.Size)
+	}
+	if err := s.allStored(ctx, chunks); err != nil {
+		return index.Blob{}, err
+	}
+	pr, pw := io.Pipe()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := inspect(pr)
+		if err == nil {
+			_, err = io.Copy(io.Discard, pr)
+		}
+		_ = pr.CloseWithError(errInspected)
+		return err
+	})
+	plain, file := sha256.New(), sha256.New()
+	blob := index.Blob{Digest: want}
+	g.Go(func() error {
+		err := s.read(ctx, chunks, func(_ digest.Chunk, data, bytes []byte) error {
+			file.Write(data)
+			blob.FileSize += int64(len(data))
+			plain.Write(bytes)
+			_, err := pw.Write(bytes)
+			return err
+		})
+		_ = pw.CloseWithError(err) // nil is io.EOF to inspect
+		if errors.Is(err, errInspected) {
+			return nil // inspect's own error tells more
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return index.Blob{}, err
+	}
+	plain.Sum(blob.Hash[:0])
+	file.Sum(blob.FileHash[:0])
+	if blob.Hash != want.Hash {
+		return index.Blob{}, s.blame(ctx, want, blob.Hash, chunks)
+	}
+	return blob, nil
+}
+
+var errInspected = errors.New("inspection is over")
+
+// blame tells a wrong list of chunks from damaged ones.
+func (s *Store) blame(ctx context.Context, want digest.Digest, got digest.Hash, chunks []digest.Chunk) error {
+	err := s.read(context.WithoutCancel(ctx), chunks, func(c digest.Chunk, _, bytes []byte) error {
+		if digest.Of(bytes) != c.Hash {
+			return fmt.Errorf("%w: chunk %s", ErrDamaged, c.Hash)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: they hash to %s, it is %s", ErrMismatch, got.Nix(), want.Hash.Nix())
+}
+
+func (s *Store) allStored(ctx context.Context, chunks []digest.Chunk) error {
+	var missing []digest.Hash
+	for rest := chunks; len(rest) > 0; {
+		n := min(locateWindow, len(rest))
+		m, err := s.Missing(ctx, hashes(rest[:n]))
+		if err != nil {
+			return err
+		}
+		missing = append(missing, m...)
+		rest = rest[n:]
+	}
+	if len(missing) > 0 {
+		return &MissingChunksError{Chunks: missing}
+	}
+	return nil
+}
+
+func hashes(chunks []digest.Chunk) []digest.Hash {
+	out := make([]digest.Hash, len(chunks))
+	for i, c := range chunks {
+		out[i] = c.Hash
+	}
+	return out
+}
+
+// read calls visit with every chunk's frame and bytes, in order; both are valid
+// until it returns.
+func (s *Store) read(ctx context.Context, chunks []digest.Chunk, visit func(c digest.Chunk, data, bytes []byte) error) error {
+	r := packReader{store: s}
+	defer r.close()
+	var data, plain []byte
+	for len(chunks) > 0 {
+		n := min(locateWindow, len(chunks))
+		found, err := s.index.Locate(ctx, hashes(chunks[:n]))
+		if err != nil {
+			return err
+		}
+		at := make(map[digest.Hash]index.Location, len(found))
+		for _, l := range found {
+			at[l.Hash] = l
+		}
+		for _, c := range chunks[:n] {
+			l, ok := at[c.Hash]
+			if !ok {
+				return &MissingChunksError{Chunks: []digest.Hash{c.Hash}}
+			}
+			if data, err = r.frame(ctx, l, data); err != nil {
+				return err
+			}
+			if plain, err = frame.Decode(plain[:0], data); err != nil {
+				return fmt.Errorf("%w: chunk %s in pack %s: %w", ErrDamaged, c.Hash, l.Pack, err)
+			}
+			if l.Size != c.Size || len(plain) != int(c.Size) {
+				return fmt.Errorf("%w: chunk %s has %d bytes, not %d", ErrMismatch, c.Hash, l.Size, c.Size)
+			}
+			if err := visit(c, data, plain); err != nil {
+				return err
+			}
+		}
+		chunks = chunks[n:]
+	}
+	return nil
+}
+
+// packReader reads frames and keeps the pack open while they follow each other.
+type packReader struct {
+	store *Store
+	pack  string
+	pos   int64
+	r     io.ReadCloser
+}
+
+func (p *packReader) close() {
+	if p.r != nil {
+		_ = p.r.Close()
+		p.r = nil
+	}
+}
+
+func (p *packReader) frame(ctx context.Context, l index.Location, buf []byte) ([]byte, error) {
+	if p.r == nil || p.pack != l.Pack || p.pos != l.Offset {
+		p.close()
+		size, err := p.store.packs.Size(ctx, l.Pack)
+		if err != nil {
+			return nil, damaged(l, err)
+		}
+		if p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, size-l.Offset); err != nil {
+			return nil, damaged(l, err)
+		}
+		p.pack, p.pos = l.Pack, l.Offset
+	}
+	if cap(buf) < int(l.Length) {
+		buf = make([]byte, l.Length)
+	}
+	buf = buf[:l.Length]
+	if _, err := io.ReadFull(p.r, buf); err != nil {
+		return nil, damaged(l, err)
+	}
+	p.pos += int64(l.Length)
+	return buf, nil
+}
+
+// damaged makes a pack that is gone or too short what it is to a reader of the
+// store: damage. Other errors stay what they are.
+func damaged(l index.Location, err error) error {
+	if errors.Is(err, packstore.ErrNotFound) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: chunk %s in pack %s: %w", ErrDamaged, l.Hash, l.Pack, err)
+	}
+	return fmt.Errorf("reading chunk %s: %w", l.Hash, err)
+}

@@ -1,0 +1,103 @@
+package nixcache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	narformat "gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nar"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
+)
+
+var (
+	errNoSuchCache = errors.New("there is no cache")
+	errNoSuchFile  = errors.New("not in this cache")
+)
+
+// maxMissing bounds the chunks that an answer of 409 names.
+const maxMissing = 1000
+
+// answerTo is the one place where errors become statuses.
+func answerTo(err error) (int, push.Error) {
+	answer := push.Error{Message: err.Error()}
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	var tooLarge *http.MaxBytesError
+	var missing *cas.MissingChunksError
+	switch {
+	case errors.As(err, &tooLarge):
+		answer.Code, answer.Limit = push.CodeTooLarge, tooLarge.Limit
+		answer.Message = fmt.Sprintf("the body is over the limit of %d bytes", tooLarge.Limit)
+		return http.StatusRequestEntityTooLarge, answer
+	case errors.As(err, &missing):
+		answer.Code = push.CodeMissingChunks
+		for _, h := range missing.Chunks[:min(maxMissing, len(missing.Chunks))] {
+			answer.Missing = append(answer.Missing, h.String())
+		}
+		return http.StatusConflict, answer
+	case is(index.ErrMissingChunks):
+		answer.Code = push.CodeMissingChunks
+		return http.StatusConflict, answer
+	case is(errNoSuchCache):
+		answer.Code = push.CodeNoSuchCache
+		return http.StatusNotFound, answer
+	case is(cas.ErrDamaged):
+		// Before the client's faults: what is damaged may look like one.
+		answer.Code = push.CodeInternal
+		return http.StatusInternalServerError, answer
+	case is(packstore.ErrNoSpace, index.ErrNoSpace):
+		answer.Code = push.CodeNoSpace
+		return http.StatusInsufficientStorage, answer
+	case is(frame.ErrMismatch, cas.ErrMismatch):
+		answer.Code = push.CodeMismatch
+		return http.StatusBadRequest, answer
+	case is(push.ErrMalformed, narinfo.ErrMalformed, narformat.ErrMalformed, frame.ErrMalformed,
+		digest.ErrMalformed, storepath.ErrInvalid):
+		answer.Code = push.CodeMalformed
+		return http.StatusBadRequest, answer
+	}
+	answer.Code = push.CodeInternal
+	return http.StatusInternalServerError, answer
+}
+
+func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, errNoSuchFile) {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
+		// The client has left, or the server is closing: nobody reads an answer.
+		d.log.Debug("request broken off", "method", r.Method, "path", r.URL.Path, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	status, answer := answerTo(err)
+	if status >= http.StatusInternalServerError {
+		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	writeJSON(w, status, answer)
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // the types of this package can be marshalled
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // a client that left is no fault of ours
+}

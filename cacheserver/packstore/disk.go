@@ -1,0 +1,227 @@
+package packstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	suffix = ".pack"
+	// staging holds packs that are being written. One that a crash left behind
+	// is removed at a later start, when no writer can still be at it.
+	staging    = "incoming"
+	staleAfter = 24 * time.Hour
+)
+
+// Disk keeps packs as files in a directory, fanned out over subdirectories by
+// the last two characters of their names.
+type Disk struct {
+	dir  string
+	fans sync.Map // subdirectories known to survive a crash
+}
+
+// OpenDisk opens the directory, which it creates when it is missing, and
+// removes what writers that died more than a day ago left half-written.
+func OpenDisk(dir string) (*Disk, error) {
+	incoming := filepath.Join(dir, staging)
+	if err := os.MkdirAll(incoming, 0o700); err != nil {
+		return nil, fmt.Errorf("opening the pack store %s: %w", dir, err)
+	}
+	entries, err := os.ReadDir(incoming)
+	if err != nil {
+		return nil, fmt.Errorf("opening the pack store %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		if err := os.Remove(filepath.Join(incoming, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("removing a half-written pack: %w", err)
+		}
+	}
+	return &Disk{dir: dir}, nil
+}
+
+func (d *Disk) path(name string) string {
+	fan := "00"
+	if len(name) >= 2 {
+		fan = name[len(name)-2:]
+	}
+	return filepath.Join(d.dir, fan, name+suffix)
+}
+
+// Put implements Store: write beside, fsync, link into place, fsync the
+// directory. Link, unlike rename, never replaces a pack that is there.
+func (d *Disk) Put(ctx context.Context, name string, size int64, body io.Reader) (err error) {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+				err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+			}
+			err = fmt.Errorf("writing pack %s: %w", name, err)
+		}
+	}()
+	f, err := os.CreateTemp(filepath.Join(d.dir, staging), name+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}()
+	n, err := io.Copy(f, io.LimitReader(contextReader{ctx, body}, size+1))
+	if err != nil {
+		return err
+	}
+	if n != size {
+		return fmt.Errorf("the body has not the %d bytes that were announced", size)
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	target := d.path(name)
+	if err := d.makeFan(filepath.Dir(target)); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), target); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return ErrExists
+		}
+		return err
+	}
+	if err := syncDir(filepath.Dir(target)); err != nil {
+		// The name may not survive a crash, so it must not be seen either.
+		_ = os.Remove(target)
+		return err
+	}
+	return nil
+}
+
+func (d *Disk) makeFan(dir string) error {
+	if _, durable := d.fans.Load(dir); durable {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// One that is there may have been made a moment ago by another process.
+	if err := syncDir(d.dir); err != nil {
+		return err
+	}
+	d.fans.Store(dir, true)
+	return nil
+}
+
+// Open implements Store; the reader is an *os.File.
+func (d *Disk) Open(_ context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(d.path(name))
+	if err != nil {
+		return nil, notFound(name, err)
+	}
+	info, err := f.Stat()
+	if err == nil && (offset < 0 || length < 0 || offset > info.Size()-length) {
+		err = fmt.Errorf("%d bytes at offset %d of %d", length, offset, info.Size())
+	}
+	if err == nil {
+		_, err = f.Seek(offset, io.SeekStart)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("reading pack %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// Size implements Store.
+func (d *Disk) Size(_ context.Context, name string) (int64, error) {
+	if err := CheckName(name); err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(d.path(name))
+	if err != nil {
+		return 0, notFound(name, err)
+	}
+	return info.Size(), nil
+}
+
+// List implements Store.
+func (d *Disk) List(ctx context.Context, visit func(name string, size int64) error) error {
+	return filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("listing packs: %w", err)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case e.IsDir() && e.Name() == staging:
+			return fs.SkipDir
+		case e.IsDir() || !strings.HasSuffix(e.Name(), suffix):
+			return nil
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("listing packs: %w", err)
+		}
+		return visit(strings.TrimSuffix(e.Name(), suffix), info.Size())
+	})
+}
+
+// Delete implements Store.
+func (d *Disk) Delete(_ context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("deleting pack %s: %w", name, err)
+	}
+	return nil
+}
+
+func notFound(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return fmt.Errorf("reading pack %s: %w", name, err)
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// contextReader ends a copy between two reads when its context does.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(b)
+}

@@ -1,0 +1,244 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
+)
+
+const (
+	attempts     = 3
+	firstBackoff = 200 * time.Millisecond
+
+	// A request may take baseTime, and for what it carries the time that a
+	// link of slowestRate takes. Slower ones hold a build up for nothing.
+	baseTime    = 15 * time.Second
+	slowestRate = 128 << 10 // bytes a second
+
+	// clientBudget bounds the bytes of chunks and frames in a client's memory.
+	clientBudget = 32 << 20
+)
+
+// ErrTooSlow is wrapped when a request was given up because it moved less than
+// 128 KiB a second.
+var ErrTooSlow = errors.New("the cache is too slow")
+
+// ErrNotSpoken is wrapped by Info when there is a server at the URL, but none
+// that speaks this protocol.
+var ErrNotSpoken = errors.New("the push protocol is not spoken here")
+
+// StatusError is an answer that is not a success.
+type StatusError struct {
+	Status int
+	Body   Error
+}
+
+func (e *StatusError) Error() string {
+	if e.Body.Message != "" {
+		return fmt.Sprintf("HTTP %d: %s", e.Status, e.Body.Message)
+	}
+	return fmt.Sprintf("HTTP %d %s", e.Status, http.StatusText(e.Status))
+}
+
+// temporary says whether the same request may succeed a moment later.
+func (e *StatusError) temporary() bool {
+	switch e.Status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented, http.StatusInsufficientStorage:
+		return false
+	}
+	return e.Status >= 500
+}
+
+// Client pushes to one cache. Its methods may be called at the same time.
+type Client struct {
+	base   *url.URL
+	http   *http.Client
+	budget *semaphore.Weighted
+	sent   atomic.Int64
+}
+
+// NewClient makes a client of the cache at base, such as
+// http://host:8080/main. The http and https schemes are taken.
+func NewClient(base string) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, fmt.Errorf("cache URL: %w", err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("cache URL %q: want http://HOST[:PORT][/NAME] or https://…", base)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	transport.MaxIdleConnsPerHost = 32
+	transport.DisableCompression = true
+	return &Client{base: u, http: &http.Client{Transport: transport}, budget: semaphore.NewWeighted(clientBudget)}, nil
+}
+
+// URL returns the cache's URL.
+func (c *Client) URL() string { return strings.TrimSuffix(c.base.String(), "/") }
+
+// SentBytes is the sum of all request bodies so far, repeats included.
+func (c *Client) SentBytes() int64 { return c.sent.Load() }
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Info asks the server what it is. It does not try twice: a probe is to be
+// quick.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	body, err := c.once(ctx, http.MethodGet, Root, "", nil)
+	var status *StatusError
+	if errors.As(err, &status) && status.Body.Code == "" && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed) {
+		return Info{}, fmt.Errorf("%w: %w", ErrNotSpoken, err)
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	if err := json.Unmarshal(body, &info); err != nil || info.Protocol == 0 {
+		return Info{}, fmt.Errorf("%w: %.80q", ErrNotSpoken, body)
+	}
+	if info.Protocol != Version {
+		return Info{}, fmt.Errorf("the server speaks version %d of the push protocol, this client version %d", info.Protocol, Version)
+	}
+	return info, nil
+}
+
+// MissingPaths returns those of the 32-character hashes that the cache lacks.
+func (c *Client) MissingPaths(ctx context.Context, hashes []string) ([]string, error) {
+	const perQuery = 100_000
+	var missing []string
+	for len(hashes) > 0 {
+		n := min(perQuery, len(hashes))
+		query, err := json.Marshal(PathsQuery{Hashes: hashes[:n]})
+		if err != nil {
+			return nil, err
+		}
+		body, err := c.post(ctx, "missing-paths", "application/json", query)
+		if err != nil {
+			return nil, fmt.Errorf("asking which paths are missing: %w", err)
+		}
+		var answer PathsAnswer
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return nil, fmt.Errorf("asking which paths are missing: %w", err)
+		}
+		for _, h := range answer.Missing {
+			if err := storepath.CheckHash(h); err != nil {
+				return nil, fmt.Errorf("asking which paths are missing: the answer has an %w", err)
+			}
+		}
+		missing = append(missing, answer.Missing...)
+		hashes = hashes[n:]
+	}
+	return missing, nil
+}
+
+// missingChunks returns those of the chunks that the server lacks.
+func (c *Client) missingChunks(ctx context.Context, hashes []digest.Hash) ([]digest.Hash, error) {
+	body, err := c.post(ctx, "missing-chunks", "application/octet-stream", AppendHashes(nil, hashes))
+	if err != nil {
+		return nil, fmt.Errorf("asking which chunks are missing: %w", err)
+	}
+	missing, err := ReadHashes(bytes.NewReader(body), len(hashes))
+	if err != nil {
+		return nil, fmt.Errorf("asking which chunks are missing: %w", err)
+	}
+	return missing, nil
+}
+
+// Commit makes an uploaded path visible and returns the references that the
+// cache does not hold.
+func (c *Client) Commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest.Chunk) (missingReferences []string, err error) {
+	body, err := c.post(ctx, "paths", "application/octet-stream", AppendCommit(nil, n, chunks))
+	if err != nil {
+		return nil, fmt.Errorf("committing: %w", err)
+	}
+	var answer Committed
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("committing: %w", err)
+	}
+	return answer.MissingReferences, nil
+}
+
+// post tries a request again where that may help.
+func (c *Client) post(ctx context.Context, route, contentType string, body []byte) ([]byte, error) {
+	wait := firstBackoff
+	for attempt := 1; ; attempt++ {
+		answer, err := c.once(ctx, http.MethodPost, Root+"/"+route, contentType, body)
+		var status *StatusError
+		switch {
+		case err == nil:
+			return answer, nil
+		case attempt == attempts, ctx.Err() != nil, errors.Is(err, ErrTooSlow):
+			return nil, err
+		case errors.As(err, &status) && !status.temporary():
+			return nil, err
+		}
+		select {
+		case <-time.After(wait/2 + rand.N(wait)):
+			wait *= 2
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, method, route, contentType string, body []byte) (_ []byte, err error) {
+	limit := baseTime + time.Duration(len(body))*time.Second/slowestRate
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, ErrTooSlow)
+	defer cancel()
+	defer func() {
+		// An error of the transport does not tell which deadline it was.
+		if err != nil && errors.Is(context.Cause(ctx), ErrTooSlow) {
+			err = fmt.Errorf("%w: no answer within %v", ErrTooSlow, limit.Round(time.Second))
+		}
+	}()
+	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(route).String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	c.sent.Add(int64(len(body)))
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // the URL is the caller's to name, once
+		}
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, MaxPathsBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		status := &StatusError{Status: resp.StatusCode}
+		_ = json.Unmarshal(answer, &status.Body) // a proxy's answer is no JSON
+		return nil, status
+	}
+	if len(answer) > MaxPathsBody {
+		return nil, fmt.Errorf("an answer of more than %d bytes", MaxPathsBody)
+	}
+	return answer, nil
+}
