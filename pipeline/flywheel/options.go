@@ -1,0 +1,42 @@
+// Package flywheel is the build that never builds the same thing twice: it
+// pulls from the cache, pushes every store path while the build runs, and
+// closes with a push of the results' closure. Nothing about the cache can fail
+// the build, and nothing about it is silent.
+package flywheel
+
+import (
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Options say what to build and against which caches.
+type Options struct {
+	Installables []string // anything `nix build` takes; "." when there are none and no File
+	File         string   // -f FILE
+	OutLink      string   // symlink to the results, or empty
+	NixArgs      []string // further arguments of `nix build`
+
+	Caches     []string // URLs of caches; the embedded server when empty
+	PublicKeys []string // trusted for this run besides those that caches tell
+	Data       string   // the embedded server's directory
+	Bootstrap  string   // installable to realise before the build, or empty
+	// UpstreamKeys are names of keys; what they signed is not pushed.
+	UpstreamKeys []string
+
+	NoWatch bool // push at the end only
+	Setup   bool // install Nix when it is missing
+
+	// DrainTime bounds what is still pushed once a run was interrupted.
+	DrainTime time.Duration
+
+	Out io.Writer    // the steps and nix's own output
+	Log *slog.Logger // of the embedded server
+}
+
+// DefaultUpstreamKey is cache.nixos.org's: what it signed, anybody can have
+// from there.
+const DefaultUpstreamKey = "cache.nixos.org-1"
+
+// DefaultDrainTime is how long an interrupted run goes on pushing.
+const DefaultDrainTime = 30 * time.Second

@@ -1,0 +1,222 @@
+package flywheel
+
+import (
+	"context"
+
+	"slices"
+	"strings"
+	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/watch"
+)
+
+// heartbeat is how often a step that takes long says how far it is.
+const heartbeat = 10 * time.Second
+
+// lingering returns a context that ends some time after ctx does.
+func lingering(ctx context.Context, after time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(after):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// startPushing lets paths be added to the pusher. The function that it returns
+// ends that and is to be called once.
+func (r *run) startPushing(ctx context.Context) (stop func()) {
+	if r.target == nil {
+		return func() {}
+	}
+	r.pusher = pusher.New(r.target, r.store)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.pusher.Run(ctx)
+	}()
+	return func() {
+		r.pusher.Close()
+		<-done
+	}
+}
+
+// watch begins to push what becomes valid. The function that it returns ends
+// that and is to be called once.
+func (r *run) watch(ctx context.Context) (stop func()) {
+	began := time.Now()
+	nothing := func() {}
+	var err error
+	if r.db, err = nix.OpenDatabase(ctx, r.store); err == nil {
+		r.cursor, err = r.db.Cursor(ctx)
+	}
+	switch {
+	case err != nil:
+		r.console.step("watch", began, "off, results are pushed at the end: %v", err)
+		return nothing
+	case r.pusher == nil:
+		r.console.step("watch", began, "off: there is no cache to push to")
+		return nothing
+	case r.NoWatch:
+		r.console.step("watch", began, "off, as asked: results are pushed at the end")
+		return nothing
+	}
+	w := watch.New(r.db, r.cursor, func(p nix.PathInfo) {
+		if r.wanted(p) {
+			r.pusher.Add(p)
+		}
+	})
+	watching, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(watching) }()
+	r.console.step("watch", began, "each path is pushed as soon as it is valid")
+	return func() {
+		cancel()
+		err := <-ended
+		if err == nil {
+			err = w.Sweep(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.fault("%v", err)
+		}
+	}
+}
+
+// wanted says whether a path that became valid is worth a push by itself.
+// Derivations and sources are not: whoever evaluates has them.
+func (r *run) wanted(p nix.PathInfo) bool {
+	return !p.Derivation() && !p.Source() && !r.upstream(p)
+}
+
+// upstream says whether anybody can have a path from an upstream cache.
+func (r *run) upstream(p nix.PathInfo) bool {
+	return slices.ContainsFunc(p.Signatures, func(sig string) bool {
+		key, _, _ := strings.Cut(sig, ":")
+		return slices.Contains(r.UpstreamKeys, key)
+	})
+}
+
+// drain waits for what was pushed while the build ran.
+func (r *run) drain(ctx context.Context) {
+	if r.pusher == nil {
+		return
+	}
+	began := time.Now()
+	left := r.pusher.Progress().Queued
+	r.await(ctx, "drain")
+	p := r.pusher.Progress()
+	r.console.step("drain", began, "%s left to push; %s pushed, %s already in the cache",
+		count(left, "path"), count(p.Pushed, "path"), count(p.Held, "path"))
+}
+
+// await drains the pusher, and says how far it is when that takes long.
+func (r *run) await(ctx context.Context, step string) {
+	began := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.pusher.Drain(ctx)
+	}()
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			p := r.pusher.Progress()
+			r.console.step(step, began, "%s to go, %s sent so far", count(p.Queued, "path"), size(r.target.SentBytes()))
+		}
+	}
+}
+
+// closurePush is the barrier: what the results refer to is in the cache after
+// it, or named as missing. Of a failed build, it is all that became valid.
+func (r *run) closurePush(ctx context.Context, report *Report) {
+	began := time.Now()
+	closure, err := r.closure(ctx, report.Results)
+	if err != nil {
+		r.fault("the closure push does not know what to push: %v", err)
+	}
+	if r.pusher == nil {
+		for _, p := range closure {
+			report.Missing = append(report.Missing, p.Path)
+		}
+		slices.Sort(report.Missing)
+		return
+	}
+	r.pusher.Revive(ctx)
+	for _, p := range closure {
+		r.pusher.Add(p)
+	}
+	r.await(ctx, "closure push")
+	report.Missing = r.pusher.Missing()
+	if n := len(report.Missing); n > 0 {
+		r.console.step("closure push", began, "%s, %d of them missing in the cache", count(len(closure), "path"), n)
+		return
+	}
+	r.console.step("closure push", began, "%s, all in the cache", count(len(closure), "path"))
+}
+
+// closure returns what is to be in the cache after the build, references first.
+func (r *run) closure(ctx context.Context, results []string) ([]nix.PathInfo, error) {
+	if r.db == nil {
+		infos, err := r.nix.Closure(ctx, results)
+		return slices.DeleteFunc(infos, r.upstream), err
+	}
+	infos, err := r.db.Closure(ctx, results)
+	if err != nil || len(results) > 0 {
+		return slices.DeleteFunc(infos, r.upstream), err
+	}
+	infos, err = r.db.Since(ctx, r.cursor)
+	return slices.DeleteFunc(infos, func(p nix.PathInfo) bool { return !r.wanted(p) }), err
+}
+
+// account fills in what the report says of the build and the pushes.
+func (r *run) account(ctx context.Context, report *Report) {
+	report.CacheErrors = r.faults
+	if r.pusher != nil {
+		report.Cache = r.target.URL()
+		p := r.pusher.Progress()
+		report.Pushed = Pushed{Paths: p.Pushed, NarBytes: p.PushedBytes, SentBytes: r.target.SentBytes()}
+		for _, f := range r.pusher.Faults() {
+			report.CacheErrors = append(report.CacheErrors, "cache "+r.target.URL()+": "+f)
+		}
+	}
+	if r.db == nil {
+		return
+	}
+	fresh, err := r.db.Since(ctx, r.cursor)
+	if err != nil {
+		r.console.note("counting what was built: %v", err)
+		return
+	}
+	derivations := map[string]bool{}
+	for _, p := range fresh {
+		switch {
+		case p.Ultimate:
+			derivations[p.Deriver] = true
+		case p.Substituted():
+			report.Substituted++
+		}
+	}
+	report.Built = len(derivations)
+	closure, err := r.db.Closure(ctx, report.Results)
+	if err != nil {
+		r.console.note("counting what was there: %v", err)
+		return
+	}
+	for _, p := range closure {
+		if p.ID <= r.cursor {
+			report.AlreadyThere++
+		}
+	}
+}

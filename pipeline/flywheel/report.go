@@ -1,0 +1,74 @@
+package flywheel
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Outcomes of a build.
+const (
+	Built  = "built"
+	Failed = "failed"
+)
+
+// Report is what a run did. Its JSON form is that of --report.
+type Report struct {
+	Schema      int      `json:"schema"` // 1
+	Outcome     string   `json:"outcome"`
+	Seconds     float64  `json:"seconds"`
+	Built       int      `json:"built"`       // derivations
+	Substituted int      `json:"substituted"` // store paths
+	Results     []string `json:"results"`
+	Pushed      Pushed   `json:"pushed"`
+	Missing     []string `json:"missing"` // store paths that the cache should hold and does not
+	CacheErrors []string `json:"cacheErrors"`
+	Cache       string   `json:"cache"` // that was pushed to; empty when none answered
+
+	// AlreadyThere counts the paths of the results' closure that were valid
+	// before the run.
+	AlreadyThere int `json:"-"`
+	// Message is nix's own account of a failed build.
+	Message string `json:"-"`
+}
+
+// Pushed is what the cache was sent.
+type Pushed struct {
+	Paths     int   `json:"paths"`
+	NarBytes  int64 `json:"narBytes"`
+	SentBytes int64 `json:"sentBytes"` // bodies of requests
+}
+
+// Write stores the report as a file, whole or not at all.
+func (r *Report) Write(file string) error {
+	filled := *r
+	for _, list := range []*[]string{&filled.Results, &filled.Missing, &filled.CacheErrors} {
+		if *list == nil {
+			*list = []string{} // [] in JSON, not null
+		}
+	}
+	text, err := json.MarshalIndent(filled, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".report-")
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(append(text, '\n'))
+	if e := tmp.Chmod(0o644); err == nil {
+		err = e
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package flywheel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
+)
+
+// ErrNotReady is wrapped when the build could not begin: there is no nix, or
+// none that can be used. What it wraps says what to do.
+var ErrNotReady = errors.New("not ready to build")
+
+// run is one build with all around it.
+type run struct {
+	Options
+	console  *console
+	nix      *nix.Nix
+	settings nix.Settings
+	store    nix.Store
+	db       *nix.Database // nil where it cannot be read
+	cursor   int64         // of db, when the build began
+	embedded *embedded
+	target   *target        // nil where nothing is pushed
+	pusher   *pusher.Pusher // nil where target is
+	faults   []string       // of caches, but for those the pusher counts
+}
+
+// Build runs a build. Its report is never nil once nix was found; the error is
+// a *nix.BuildError when nix failed, ErrNotReady, or ctx's when the run was
+// interrupted: then what was built is pushed for at most DrainTime.
+func Build(ctx context.Context, o Options) (*Report, error) {
+	began := time.Now()
+	if len(o.Installables) == 0 && o.File == "" {
+		o.Installables = []string{"."}
+	}
+	r := &run{Options: o, console: &console{out: o.Out}}
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	defer r.close()
+	r.substituters(ctx, r.startCache(ctx))
+	r.bootstrap(ctx)
+
+	pushing, cancel := lingering(ctx, o.DrainTime)
+	defer cancel()
+	stopPushing := r.startPushing(pushing)
+	stopWatching := r.watch(pushing)
+	report := &Report{Schema: 1, Outcome: Failed}
+	err := r.build(ctx, report)
+	stopWatching()
+	r.drain(pushing)
+	r.closurePush(pushing, report)
+	stopPushing()
+	r.account(context.WithoutCancel(ctx), report)
+	report.Seconds = time.Since(began).Seconds()
+	r.summary(report, began)
+	return report, err
+}
+
+func (r *run) fault(format string, args ...any) {
+	r.faults = append(r.faults, fmt.Sprintf(format, args...))
+}
+
+func (r *run) close() {
+	if r.target != nil {
+		r.target.Close()
+	}
+	if r.db != nil {
+		_ = r.db.Close() // it was only read
+	}
+	if r.embedded != nil {
+		if err := r.embedded.close(); err != nil {
+			r.console.note("closing the embedded cache server: %v", err)
+		}
+	}
+}
+
+// prepare finds nix, or installs it, and its store.
+func (r *run) prepare(ctx context.Context) (err error) {
+	r.nix, err = nix.Find(ctx)
+	if errors.Is(err, nix.ErrNotFound) {
+		if err := r.setUp(ctx, false); err != nil {
+			return err
+		}
+		r.nix, err = nix.Find(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if r.settings, err = r.nix.Settings(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if r.Setup && r.settings.Sandbox && !r.settings.HasSandboxShell() {
+		if err := r.setUp(ctx, true); err != nil {
+			return err
+		}
+	}
+	if r.store, err = r.settings.Locate(); err != nil {
+		r.console.note("%v: paths cannot be watched", err)
+	}
+	r.asRoot()
+	// Opens the store, and makes its database at the very first run.
+	if err := r.nix.Ping(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	return nil
+}
+
+// asRoot lets root build without a daemon where the build users were never
+// made, as they are not by distributions' packages: nix would refuse.
+func (r *run) asRoot() {
+	if os.Geteuid() != 0 || r.store.Daemon || r.settings.BuildUsersGroup == "" {
+		return
+	}
+	if _, err := user.LookupGroup(r.settings.BuildUsersGroup); err != nil {
+		r.nix.Config = append(r.nix.Config, setup.RootConfig)
+	}
+}
+
+// setUp installs what is missing, or says how.
+func (r *run) setUp(ctx context.Context, needsShell bool) error {
+	system, err := setup.Detect(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	system.NeedsSandboxShell = needsShell
+	if !r.Setup {
+		return fmt.Errorf("%w: %s", ErrNotReady, setup.MissingMessage(system))
+	}
+	steps, err := setup.Plan(system)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if err := setup.Run(ctx, steps, r.console); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	return nil
+}
+
+// bootstrap fetches a tool that the build wants to find, and never builds it.
+func (r *run) bootstrap(ctx context.Context) {
+	began := time.Now()
+	if r.Bootstrap == "" {
+		r.console.step("bootstrap", began, "skipped: no tool was asked for")
+		return
+	}
+	results, err := r.nix.Realise(ctx, r.Bootstrap)
+	if err != nil {
+		r.console.step("bootstrap", began, "skipped %s: %v", r.Bootstrap, err)
+		return
+	}
+	for _, p := range results {
+		r.console.step("bootstrap", began, "%s", p)
+	}
+}

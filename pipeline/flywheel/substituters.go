@@ -1,0 +1,267 @@
+package flywheel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
+)
+
+// probeTime is how long a cache may take to say that it is there.
+const probeTime = 5 * time.Second
+
+// source is a cache that was asked what it is.
+type source struct {
+	url    string
+	client *push.Client // nil where nothing can be pushed
+	info   push.Info
+	err    error // it does not answer
+	// readOnly says why a cache that answers is not pushed to.
+	readOnly error
+}
+
+// probe asks every cache what it is, all at once.
+func probe(ctx context.Context, urls []string) []source {
+	sources := make([]source, len(urls))
+	var g errgroup.Group
+	for i, u := range urls {
+		g.Go(func() error {
+			sources[i] = probeOne(ctx, u)
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	return sources
+}
+
+func probeOne(ctx context.Context, u string) source {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	s := source{url: strings.TrimSuffix(u, "/")}
+	client, err := push.NewClient(u)
+	if err != nil {
+		s.err = err
+		return s
+	}
+	s.info, err = client.Info(ctx)
+	switch {
+	case err == nil:
+		s.client = client
+		return s
+	case errors.Is(err, push.ErrNotSpoken):
+		s.readOnly = err
+		s.err = answers(ctx, s.url)
+	default:
+		s.err = inTime(ctx, err)
+	}
+	client.Close()
+	return s
+}
+
+// answers says whether there is a binary cache at the URL, by the one file that
+// each has.
+func answers(ctx context.Context, cache string) error {
+	// A substituter's URL may carry settings behind a question mark.
+	bare, _, _ := strings.Cut(cache, "?")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(bare, "/")+"/nix-cache-info", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return inTime(ctx, err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10)) // to use the connection again
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("nix-cache-info: HTTP %s", resp.Status)
+	}
+	return nil
+}
+
+func inTime(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %v", probeTime)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Errorf("the name %s cannot be resolved", dns.Name)
+	}
+	return err
+}
+
+// substituters probes the caches and composes nix's settings for this run.
+func (r *run) substituters(ctx context.Context, caches []string) {
+	began := time.Now()
+	configured := r.settings.Substituters
+	var own, foreign []source
+	var g errgroup.Group
+	g.Go(func() error { own = probe(ctx, caches); return nil })
+	g.Go(func() error { foreign = r.probeConfigured(ctx, configured, caches); return nil })
+	_ = g.Wait() // neither returns an error
+
+	var urls, keys []string
+	for i := range own {
+		s := &own[i]
+		if s.err != nil {
+			r.fault("cache %s: %v", s.url, s.err)
+			continue
+		}
+		urls = append(urls, s.url)
+		keys = append(keys, s.info.PublicKeys...)
+		r.choose(s)
+	}
+	keys = append(keys, r.PublicKeys...)
+	r.nix.Config = append(r.nix.Config, r.compose(urls, keys, without(configured, foreign))...)
+
+	switch {
+	case len(urls) == 0:
+		r.console.step("substituters", began, "no cache answers: the build goes on without")
+	case r.target == nil:
+		r.console.step("substituters", began, "pulling from %s; pushing to none", strings.Join(urls, " "))
+	default:
+		r.console.step("substituters", began, "pulling from %s; pushing to %s", strings.Join(urls, " "), r.target.URL())
+	}
+	for _, s := range foreign {
+		if s.err != nil {
+			r.console.note("left out for this run: %s (%v)", s.url, s.err)
+		}
+	}
+	for _, f := range r.faults {
+		r.console.note("%s", f)
+	}
+	r.checkTrust(urls, keys)
+	r.checkSandbox()
+}
+
+// choose takes the first cache that can be pushed to as the target.
+func (r *run) choose(s *source) {
+	switch {
+	case r.target != nil:
+		if s.client != nil {
+			s.client.Close()
+		}
+	case s.client == nil:
+		r.console.note("%s is only pulled from: %v", s.url, s.readOnly)
+	case s.info.StoreDir != r.store.Dir:
+		r.fault("cache %s: it is for the store %s, this one is %s", s.url, s.info.StoreDir, r.store.Dir)
+		s.client.Close()
+	default:
+		r.target = &target{Client: s.client, average: s.info.Chunking.Average}
+	}
+}
+
+// compose returns the lines of nix.conf with which a build uses the caches,
+// and cannot fail because of them. configured are the substituters of nix.conf
+// that are left; nil leaves them as they are.
+func (r *run) compose(urls, keys, configured []string) []string {
+	var lines []string
+	if configured != nil {
+		// Before extra-substituters, which adds to it: nix reads in order.
+		lines = append(lines, "substituters = "+strings.Join(configured, " "))
+	}
+	lines = append(lines,
+		"fallback = true",
+		"connect-timeout = 5",
+		"download-attempts = 2",
+		"stalled-download-timeout = 20",
+		"narinfo-cache-negative-ttl = 0",
+	)
+	if len(urls) > 0 {
+		lines = append(lines, "extra-substituters = "+strings.Join(urls, " "))
+	}
+	if len(keys) > 0 {
+		lines = append(lines, "extra-trusted-public-keys = "+strings.Join(keys, " "))
+	}
+	if shell := setup.SandboxShell(); shell != "" && r.lacksSandboxShell() {
+		lines = append(lines, "extra-sandbox-paths = /bin/sh="+shell)
+	}
+	return lines
+}
+
+// lacksSandboxShell is true of Debian's nix: derivations whose builder is
+// /bin/sh, which upstream's sandbox holds, would not build.
+func (r *run) lacksSandboxShell() bool {
+	return r.settings.Sandbox && !r.store.Daemon && !r.settings.HasSandboxShell()
+}
+
+// probeConfigured probes those of nix.conf's substituters that can be.
+func (r *run) probeConfigured(ctx context.Context, configured, caches []string) []source {
+	var sources []source
+	for _, u := range configured {
+		if strings.HasPrefix(u, "http") && !slices.Contains(caches, strings.TrimSuffix(u, "/")) {
+			sources = append(sources, source{url: u})
+		}
+	}
+	var g errgroup.Group
+	for i := range sources {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, probeTime)
+			defer cancel()
+			sources[i].err = answers(ctx, sources[i].url)
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	return sources
+}
+
+// without returns the configured substituters but for those that do not answer,
+// or nil where all do: nix would ask each of them again and again, for seconds,
+// at every start.
+func without(configured []string, probed []source) []string {
+	left := slices.Clone(configured)
+	for _, s := range probed {
+		if s.err != nil {
+			left = slices.DeleteFunc(left, func(u string) bool { return u == s.url })
+		}
+	}
+	if len(left) == len(configured) {
+		return nil
+	}
+	return left
+}
+
+// checkTrust says so when a daemon will not listen to this run's settings.
+func (r *run) checkTrust(urls, keys []string) {
+	if !r.store.Daemon || len(urls) == 0 {
+		return
+	}
+	u, err := user.Current()
+	if err != nil || r.settings.Trusts(u) {
+		return
+	}
+	for _, url := range urls {
+		if !slices.Contains(r.settings.TrustedSubstituters, url) && !slices.Contains(r.settings.Substituters, url) {
+			r.fault("the Nix daemon does not trust %s and will not pull from %s", u.Username, url)
+		}
+	}
+	if len(r.faults) > 0 {
+		r.console.note("add to /etc/nix/nix.conf and restart the daemon: `trusted-users = root %s`, or", u.Username)
+		r.console.note("  extra-trusted-substituters = %s", strings.Join(urls, " "))
+		r.console.note("  extra-trusted-public-keys = %s", strings.Join(keys, " "))
+	}
+}
+
+// checkSandbox says so when derivations whose builder is /bin/sh cannot build.
+func (r *run) checkSandbox() {
+	if r.lacksSandboxShell() && setup.SandboxShell() == "" {
+		r.console.note("this nix has no /bin/sh in its sandbox: install busybox-static (`--setup` does), or set `sandbox = false`")
+	}
+}

@@ -1,0 +1,123 @@
+// Package nix runs the nix command and reads Nix's own database.
+//
+// Versions 2.4 and newer are supported; what differs between them is told
+// apart here and nowhere else.
+package nix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
+)
+
+// ErrNotFound is returned by Find when there is no nix on this machine.
+var ErrNotFound = errors.New("nix is not installed")
+
+// ErrTooOld is wrapped by Find for versions without flakes.
+var ErrTooOld = errors.New("this nix is too old")
+
+// Nix is an installed nix.
+type Nix struct {
+	Path         string
+	Major, Minor int
+	// Config is added to NIX_CONFIG, behind what the caller's own says: it
+	// holds for the processes started here and for nothing else.
+	Config []string
+}
+
+// Find looks for nix in PATH and where a fresh installation puts it.
+func Find(ctx context.Context) (*Nix, error) {
+	path, err := exec.LookPath("nix")
+	if err != nil {
+		home, _ := os.UserHomeDir() // without one, its profile is not looked at
+		for _, dir := range setup.ExtraPath(home) {
+			if p, err := exec.LookPath(filepath.Join(dir, "nix")); err == nil {
+				path = p
+				break
+			}
+		}
+	}
+	if path == "" {
+		return nil, ErrNotFound
+	}
+	n := &Nix{Path: path}
+	out, err := n.Command(ctx, "--version").Output()
+	if err != nil {
+		return nil, fmt.Errorf("running %s --version: %w", path, withStderr(err))
+	}
+	if n.Major, n.Minor, err = parseVersion(string(out)); err != nil {
+		return nil, err
+	}
+	if n.Major < 2 || (n.Major == 2 && n.Minor < 4) {
+		return nil, fmt.Errorf("%w: %s is version %d.%d, flakes need 2.4", ErrTooOld, path, n.Major, n.Minor)
+	}
+	return n, nil
+}
+
+var versionPattern = regexp.MustCompile(`\b(\d+)\.(\d+)`)
+
+func parseVersion(out string) (major, minor int, err error) {
+	m := versionPattern.FindStringSubmatch(out)
+	if m == nil {
+		return 0, 0, fmt.Errorf("`nix --version` says %.80q, which holds no version", out)
+	}
+	major, _ = strconv.Atoi(m[1])
+	minor, _ = strconv.Atoi(m[2])
+	return major, minor, nil
+}
+
+// Newer says whether this nix is of version major.minor or a later one.
+func (n *Nix) Newer(major, minor int) bool {
+	return n.Major > major || (n.Major == major && n.Minor >= minor)
+}
+
+// Command prepares a run of nix. The caller sets what it reads and writes.
+func (n *Nix) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, n.Path, args...)
+	cmd.Env = append(os.Environ(), "NIX_CONFIG="+n.config())
+	if os.Getenv("NIX_SSL_CERT_FILE") == "" && os.Getenv("SSL_CERT_FILE") == "" {
+		home, _ := os.UserHomeDir() // without one, its profile is not looked at
+		if file := setup.CertFile(home); file != "" {
+			cmd.Env = append(cmd.Env, "NIX_SSL_CERT_FILE="+file)
+		}
+	}
+	return cmd
+}
+
+// config is the user's NIX_CONFIG with ours behind it: of a setting that stands
+// twice, Nix takes the later one.
+func (n *Nix) config() string {
+	lines := append([]string{"extra-experimental-features = nix-command flakes"}, n.Config...)
+	if own := os.Getenv("NIX_CONFIG"); own != "" {
+		lines = append([]string{own}, lines...)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// withStderr adds what a failed command said to its error.
+func withStderr(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if said := bytes.TrimSpace(exit.Stderr); len(said) > 0 {
+			return fmt.Errorf("%w: %s", err, said)
+		}
+	}
+	return err
+}
+
+// Ping opens the store, which makes its database when there is none.
+func (n *Nix) Ping(ctx context.Context) error {
+	if _, err := n.Command(ctx, "store", "ping").Output(); err != nil {
+		return fmt.Errorf("opening the Nix store: %w", withStderr(err))
+	}
+	return nil
+}
