@@ -59,7 +59,7 @@ func New(r io.Reader, p Params) (*Chunker, error) {
 func (c *Chunker) Next() ([]byte, error) {
 	c.fill()
 	pending := c.buf[c.start:c.end]
-	if len(pending) < c.max && c.err != io.EOF {
+	if len(pending) < c.max && c.err != io.EOF { //nolint:errorlint // a wrapped EOF is a reader's failure, not its end
 		return nil, c.err
 	}
 	if len(pending) == 0 {

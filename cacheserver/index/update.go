@@ -142,7 +142,7 @@ func (t *sqliteTx) AddPack(name string, size int64, entries []pack.Entry) error 
 
 // AddBlob implements Tx.
 func (t *sqliteTx) AddBlob(b Blob, chunks []digest.Chunk) (Blob, error) {
-	there, err := scanBlob(b.Digest.String(), t.tx.QueryRowContext(t.ctx,
+	there, err := scanBlob(b.String(), t.tx.QueryRowContext(t.ctx,
 		"SELECT id, hash, size, file_hash, file_size FROM blobs WHERE hash = ? AND size = ?", b.Hash[:], b.Size))
 	if !errors.Is(err, ErrNotFound) {
 		return there, err

@@ -2,7 +2,6 @@ package flywheel
 
 import (
 	"context"
-
 	"slices"
 	"strings"
 	"time"

@@ -93,8 +93,10 @@ func TestDetect(t *testing.T) {
 	want := System{
 		ID: "rocky", IDLike: []string{"rhel", "centos", "fedora"}, VersionID: "10.0", EPEL: true,
 		User: "alice", Home: "/home/alice", Sudo: true,
-		Tools: map[string]bool{"dnf": true, "git": false, "curl": false, "tar": false, "xz": false,
-			"sha256sum": false, "apt-get": false, "apk": false, "microdnf": false},
+		Tools: map[string]bool{
+			"dnf": true, "git": false, "curl": false, "tar": false, "xz": false,
+			"sha256sum": false, "apt-get": false, "apk": false, "microdnf": false,
+		},
 		HasNix: true, NixDir: true, NixDirWritable: true, SandboxShell: true,
 	}
 	if got := m.detect("/usr/bin:/opt/bin"); !reflect.DeepEqual(got, want) {

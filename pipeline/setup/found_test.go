@@ -31,8 +31,11 @@ func TestCertFile(t *testing.T) {
 		{"root's profile", []string{"/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt", "/etc/pki/tls/certs/ca-bundle.crt"}, ""},
 		{"opensuse", []string{"/etc/ssl/ca-bundle.pem"}, "/etc/ssl/ca-bundle.pem"},
 		{"rocky 9", []string{"/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-bundle.crt"}, "/etc/ssl/certs/ca-bundle.crt"},
-		{"what the installer brings", []string{home + "/.nix-profile/etc/ssl/certs/ca-bundle.crt"},
-			home + "/.nix-profile/etc/ssl/certs/ca-bundle.crt"},
+		{
+			"what the installer brings",
+			[]string{home + "/.nix-profile/etc/ssl/certs/ca-bundle.crt"},
+			home + "/.nix-profile/etc/ssl/certs/ca-bundle.crt",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -50,8 +50,10 @@ func installerSteps(s System) ([]Step, error) {
 	return []Step{
 		{
 			Why: "download the official installer of Nix " + InstallerVersion,
-			Command: []string{"curl", "--proto", "=https", "--tlsv1.2", "--fail", "--silent", "--show-error",
-				"--location", "--create-dirs", "--output", script, installerURL},
+			Command: []string{
+				"curl", "--proto", "=https", "--tlsv1.2", "--fail", "--silent", "--show-error",
+				"--location", "--create-dirs", "--output", script, installerURL,
+			},
 		},
 		{
 			Why:     "check that the installer is the one flywheel knows",

@@ -20,12 +20,16 @@ func TestMissingMessage(t *testing.T) {
 	}{
 		{"package", debian, apt},
 		{"the caller knows better than HasNix", installed, apt},
-		{"official installer", as(system(t, "arch", "git", "curl", "tar", "xz", "sha256sum"), true),
+		{
+			"official installer", as(system(t, "arch", "git", "curl", "tar", "xz", "sha256sum"), true),
 			"nix is not installed: run `flywheel build --setup …` to install it with the official installer of Nix 2.34.8, or run `sudo " +
-				makeStore + " && " + strings.Join(official("/home/alice"), " && ") + "` yourself"},
-		{"impossible", system(t, "arch", "git", "curl", "tar", "sha256sum"),
+				makeStore + " && " + strings.Join(official("/home/alice"), " && ") + "` yourself",
+		},
+		{
+			"impossible", system(t, "arch", "git", "curl", "tar", "sha256sum"),
 			"nix is not installed, nor can `flywheel build --setup …` install it: " +
-				"this system cannot be set up for Nix: install xz by hand, then run this again"},
+				"this system cannot be set up for Nix: install xz by hand, then run this again",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

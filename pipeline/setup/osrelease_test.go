@@ -28,8 +28,10 @@ func TestParseOSRelease(t *testing.T) {
 		{"empty", "", osRelease{id: "linux"}},
 		{"empty id", "ID=\n", osRelease{id: "linux"}},
 		{"bare", "ID=debian\nVERSION_ID=12\n", osRelease{id: "debian", versionID: "12"}},
-		{"double quotes", `ID="rocky"` + "\n" + `ID_LIKE="rhel centos fedora"`,
-			osRelease{id: "rocky", idLike: []string{"rhel", "centos", "fedora"}}},
+		{
+			"double quotes", `ID="rocky"` + "\n" + `ID_LIKE="rhel centos fedora"`,
+			osRelease{id: "rocky", idLike: []string{"rhel", "centos", "fedora"}},
+		},
 		{"single quotes", `ID='a\b'`, osRelease{id: `a\b`}},
 		{"escapes", `ID="a\"b\\c\$d\n"`, osRelease{id: `a"b\c$d\n`}},
 		{"bare escape", `ID=a\ b c`, osRelease{id: "a b"}},

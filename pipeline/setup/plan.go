@@ -182,8 +182,10 @@ func storeActions(s System) ([]action, error) {
 		if s.NixDir || fromPackage {
 			return nil, nil
 		}
-		return []action{{Step{Why: "create the directory of the Nix store",
-			Command: []string{"install", "-d", "-m", "0755", "/nix"}}, true}}, nil
+		return []action{{Step{
+			Why:     "create the directory of the Nix store",
+			Command: []string{"install", "-d", "-m", "0755", "/nix"},
+		}, true}}, nil
 
 	case s.Daemon && fromPackage:
 		return nil, nil
@@ -196,13 +198,17 @@ func storeActions(s System) ([]action, error) {
 		// Without /nix/var/nix Nix turns to a store of its own in the home
 		// directory, whose paths exist only inside its mount namespace
 		// (resolveStoreConfig in Nix's store-registration.cc).
-		return []action{{Step{Why: "create the directories of the Nix store",
-			Command: []string{"mkdir", "-p", "/nix/store", "/nix/var/nix"}}, false}}, nil
+		return []action{{Step{
+			Why:     "create the directories of the Nix store",
+			Command: []string{"mkdir", "-p", "/nix/store", "/nix/var/nix"},
+		}, false}}, nil
 	}
 	// As upstream's installer does it, with the subdirectories for the reason
 	// above.
-	actions := []action{{Step{Why: "create the Nix store for " + s.User + ", who will use it without a daemon",
-		Command: []string{"install", "-d", "-m", "0755", "-o", s.User, "/nix", "/nix/store", "/nix/var", "/nix/var/nix"}}, true}}
+	actions := []action{{Step{
+		Why:     "create the Nix store for " + s.User + ", who will use it without a daemon",
+		Command: []string{"install", "-d", "-m", "0755", "-o", s.User, "/nix", "/nix/store", "/nix/var", "/nix/var/nix"},
+	}, true}}
 	if m := s.manager(); fromPackage && m.ownsStore {
 		actions = append(actions, action{giveStore(s), true})
 	}

@@ -12,8 +12,10 @@ import (
 func system(t *testing.T, release string, tools ...string) System {
 	t.Helper()
 	r := parseOSRelease(readRelease(t, release))
-	s := System{ID: r.id, IDLike: r.idLike, VersionID: r.versionID,
-		User: "root", Home: "/root", Root: true, Tools: map[string]bool{}}
+	s := System{
+		ID: r.id, IDLike: r.idLike, VersionID: r.versionID,
+		User: "root", Home: "/root", Root: true, Tools: map[string]bool{},
+	}
 	for _, tool := range tools {
 		s.Tools[tool] = true
 	}
@@ -87,79 +89,136 @@ func TestPlan(t *testing.T) {
 		s    System
 		want []string
 	}{
-		{"debian 12", debian("debian-12"),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates git")},
-		{"debian 13 with git", debian("debian-13", "git"),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates")},
-		{"debian testing", debian("debian-testing", "git"),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates")},
-		{"debian 11", debian("debian-11"),
-			join(aptUpdate, aptInstall+"git curl ca-certificates tar xz-utils coreutils", rootStore, official("/root"))},
-		{"debian 11 with all the installer runs", debian("debian-11", full...),
-			join(rootStore, official("/root"))},
-		{"ubuntu 20.04", debian("ubuntu-20.04", "git", "tar", "sha256sum"),
-			join(aptUpdate, aptInstall+"curl ca-certificates xz-utils", rootStore, official("/root"))},
-		{"ubuntu 22.04", debian("ubuntu-22.04", "git"),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates")},
-		{"ubuntu 24.04", debian("ubuntu-24.04", "git"),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates")},
-		{"mint, whose releases are not ubuntu's", debian("mint-22", "git", "tar", "xz", "sha256sum"),
-			join(aptUpdate, aptInstall+"curl ca-certificates", rootStore, official("/root"))},
+		{
+			"debian 12", debian("debian-12"),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates git"),
+		},
+		{
+			"debian 13 with git", debian("debian-13", "git"),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"debian testing", debian("debian-testing", "git"),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"debian 11", debian("debian-11"),
+			join(aptUpdate, aptInstall+"git curl ca-certificates tar xz-utils coreutils", rootStore, official("/root")),
+		},
+		{
+			"debian 11 with all the installer runs", debian("debian-11", full...),
+			join(rootStore, official("/root")),
+		},
+		{
+			"ubuntu 20.04", debian("ubuntu-20.04", "git", "tar", "sha256sum"),
+			join(aptUpdate, aptInstall+"curl ca-certificates xz-utils", rootStore, official("/root")),
+		},
+		{
+			"ubuntu 22.04", debian("ubuntu-22.04", "git"),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"ubuntu 24.04", debian("ubuntu-24.04", "git"),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"mint, whose releases are not ubuntu's", debian("mint-22", "git", "tar", "xz", "sha256sum"),
+			join(aptUpdate, aptInstall+"curl ca-certificates", rootStore, official("/root")),
+		},
 
 		{"alpine 3.22", system(t, "alpine-3.22", "apk"), join("apk add --no-cache nix git")},
 		{"alpine edge", system(t, "alpine-edge", "apk", "git"), join("apk add --no-cache nix")},
-		{"alpine 3.19", system(t, "alpine-3.19", "apk", "tar", "sha256sum"),
-			join("apk add --no-cache coreutils git curl ca-certificates xz", rootStore, official("/root"))},
+		{
+			"alpine 3.19", system(t, "alpine-3.19", "apk", "tar", "sha256sum"),
+			join("apk add --no-cache coreutils git curl ca-certificates xz", rootStore, official("/root")),
+		},
 
 		{"fedora 43", fedora("fedora-43"), join("dnf install -y nix-core busybox git")},
 		{"fedora 43 with apt-get too", fedora("fedora-43", "apt-get", "git"), join("dnf install -y nix-core busybox")},
 		{"fedora 43 minimal", system(t, "fedora-43", "microdnf"), join("microdnf install -y nix-core busybox git")},
 		{"fedora 41", fedora("fedora-41", full...), join(rootStore, official("/root"))},
-		{"rocky 9", fedora("rocky-9", "curl", "xz", "sha256sum"),
-			join("dnf install -y git tar", rootStore, official("/root"))},
-		{"rocky 9 with EPEL, which has no nix for it", with(fedora("rocky-9", full...), func(s *System) { s.EPEL = true }),
-			join(rootStore, official("/root"))},
+		{
+			"rocky 9", fedora("rocky-9", "curl", "xz", "sha256sum"),
+			join("dnf install -y git tar", rootStore, official("/root")),
+		},
+		{
+			"rocky 9 with EPEL, which has no nix for it", with(fedora("rocky-9", full...), func(s *System) { s.EPEL = true }),
+			join(rootStore, official("/root")),
+		},
 		{"rocky 10", fedora("rocky-10", full...), join(rootStore, official("/root"))},
-		{"rocky 10 with EPEL", with(fedora("rocky-10", "git"), func(s *System) { s.EPEL = true }),
-			join("dnf install -y nix-core busybox")},
+		{
+			"rocky 10 with EPEL", with(fedora("rocky-10", "git"), func(s *System) { s.EPEL = true }),
+			join("dnf install -y nix-core busybox"),
+		},
 		{"rhel 9", fedora("rhel-9", full...), join(rootStore, official("/root"))},
-		{"rhel 10 with EPEL", with(fedora("rhel-10"), func(s *System) { s.EPEL = true }),
-			join("dnf install -y nix-core busybox git")},
+		{
+			"rhel 10 with EPEL", with(fedora("rhel-10"), func(s *System) { s.EPEL = true }),
+			join("dnf install -y nix-core busybox git"),
+		},
 		{"arch", system(t, "arch", full...), join(rootStore, official("/root"))},
-		{"unknown", System{ID: "linux", User: "root", Home: "/root", Root: true,
-			Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true}},
-			join(rootStore, official("/root"))},
-		{"/nix is there already", with(system(t, "arch", full...), func(s *System) { s.NixDir, s.NixDirWritable = true, true }),
-			official("/root")},
+		{
+			"unknown",
+			System{
+				ID: "linux", User: "root", Home: "/root", Root: true,
+				Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true},
+			},
+			join(rootStore, official("/root")),
+		},
+		{
+			"/nix is there already", with(system(t, "arch", full...), func(s *System) { s.NixDir, s.NixDirWritable = true, true }),
+			official("/root"),
+		},
 
-		{"debian 12, user with sudo", as(debian("debian-12", "git"), true),
-			join(sudoApt+"update", sudoApt+"install -y --no-install-recommends nix-bin busybox-static ca-certificates", "sudo "+makeStore)},
-		{"alpine, user with sudo", as(system(t, "alpine-3.22", "apk", "git"), true),
-			join("sudo apk add --no-cache nix", "sudo "+makeStore, "sudo chown -R alice /nix")},
-		{"arch, user with sudo", as(system(t, "arch", full...), true),
-			join("sudo "+makeStore, official("/home/alice"))},
-		{"user with a daemon", with(as(debian("debian-12", "git"), true), func(s *System) { s.NixDir, s.Daemon = true, true }),
-			join(sudoApt+"update", sudoApt+"install -y --no-install-recommends nix-bin busybox-static ca-certificates")},
-		{"user who owns /nix", with(as(debian("debian-12", "git"), true), func(s *System) { s.NixDir, s.NixDirWritable = true, true }),
+		{
+			"debian 12, user with sudo", as(debian("debian-12", "git"), true),
+			join(sudoApt+"update", sudoApt+"install -y --no-install-recommends nix-bin busybox-static ca-certificates", "sudo "+makeStore),
+		},
+		{
+			"alpine, user with sudo", as(system(t, "alpine-3.22", "apk", "git"), true),
+			join("sudo apk add --no-cache nix", "sudo "+makeStore, "sudo chown -R alice /nix"),
+		},
+		{
+			"arch, user with sudo", as(system(t, "arch", full...), true),
+			join("sudo "+makeStore, official("/home/alice")),
+		},
+		{
+			"user with a daemon", with(as(debian("debian-12", "git"), true), func(s *System) { s.NixDir, s.Daemon = true, true }),
+			join(sudoApt+"update", sudoApt+"install -y --no-install-recommends nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"user who owns /nix", with(as(debian("debian-12", "git"), true), func(s *System) { s.NixDir, s.NixDirWritable = true, true }),
 			join(sudoApt+"update", sudoApt+"install -y --no-install-recommends nix-bin busybox-static ca-certificates",
-				"mkdir -p /nix/store /nix/var/nix")},
-		{"user who owns /nix needs no sudo for the installer",
+				"mkdir -p /nix/store /nix/var/nix"),
+		},
+		{
+			"user who owns /nix needs no sudo for the installer",
 			with(as(system(t, "arch", full...), false), func(s *System) { s.NixDir, s.NixDirWritable = true, true }),
-			join("mkdir -p /nix/store /nix/var/nix", official("/home/alice"))},
+			join("mkdir -p /nix/store /nix/var/nix", official("/home/alice")),
+		},
 
 		{"installed", with(debian("debian-12", "git"), func(s *System) { s.HasNix = true }), nil},
 		{"installed, user without sudo", with(as(system(t, "arch", "git"), false), func(s *System) { s.HasNix = true }), nil},
-		{"installed without git", with(debian("debian-12"), func(s *System) { s.HasNix = true }),
-			join(aptUpdate, aptInstall+"git")},
-		{"installed without a sandbox shell",
+		{
+			"installed without git", with(debian("debian-12"), func(s *System) { s.HasNix = true }),
+			join(aptUpdate, aptInstall+"git"),
+		},
+		{
+			"installed without a sandbox shell",
 			with(debian("debian-12", "git"), func(s *System) { s.HasNix, s.NeedsSandboxShell = true, true }),
-			join(aptUpdate, aptInstall+"busybox-static")},
-		{"installed with a sandbox shell",
-			with(debian("debian-12", "git"), func(s *System) { s.HasNix, s.NeedsSandboxShell, s.SandboxShell = true, true, true }), nil},
-		{"a sandbox shell is asked for once", with(debian("debian-12", "git"), func(s *System) { s.NeedsSandboxShell = true }),
-			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates")},
-		{"alpine's nix has its own sandbox shell",
-			with(system(t, "alpine-3.22", "apk", "git"), func(s *System) { s.HasNix, s.NeedsSandboxShell = true, true }), nil},
+			join(aptUpdate, aptInstall+"busybox-static"),
+		},
+		{
+			"installed with a sandbox shell",
+			with(debian("debian-12", "git"), func(s *System) { s.HasNix, s.NeedsSandboxShell, s.SandboxShell = true, true, true }), nil,
+		},
+		{
+			"a sandbox shell is asked for once", with(debian("debian-12", "git"), func(s *System) { s.NeedsSandboxShell = true }),
+			join(aptUpdate, aptInstall+"nix-bin busybox-static ca-certificates"),
+		},
+		{
+			"alpine's nix has its own sandbox shell",
+			with(system(t, "alpine-3.22", "apk", "git"), func(s *System) { s.HasNix, s.NeedsSandboxShell = true, true }), nil,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -187,30 +246,63 @@ func TestPlanErrors(t *testing.T) {
 		want error
 		text string
 	}{
-		{"user without sudo", as(system(t, "debian-12", "apt-get", "git"), false), ErrNeedRoot,
+		{
+			"user without sudo", as(system(t, "debian-12", "apt-get", "git"), false), ErrNeedRoot,
 			"this needs root, and there is no sudo: have root run `" + aptUpdate + " && " + aptInstall +
-				"nix-bin busybox-static ca-certificates && " + makeStore + "`, then run this again"},
-		{"user without sudo, official installer", as(system(t, "arch", "git", "curl", "tar", "xz", "sha256sum"), false), ErrNeedRoot,
-			"this needs root, and there is no sudo: have root run `" + makeStore + "`, then run this again"},
-		{"no package manager to bring tools", system(t, "arch", "curl", "tar", "sha256sum"), ErrUnsupported,
-			"this system cannot be set up for Nix: install git and xz by hand, then run this again"},
-		{"no package manager to bring a sandbox shell",
-			System{ID: "arch", Root: true, HasNix: true, NeedsSandboxShell: true, Tools: map[string]bool{"git": true}}, ErrUnsupported,
-			"this system cannot be set up for Nix: install a static busybox as /bin/busybox by hand, then run this again"},
-		{"package manager of another distribution", System{ID: "debian", VersionID: "12", Root: true, HasNix: true,
-			Tools: map[string]bool{"apk": true}}, ErrUnsupported,
-			"this system cannot be set up for Nix: install git by hand, then run this again"},
-		{"no home", System{ID: "arch", Root: true,
-			Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true}}, ErrUnsupported,
-			"this system cannot be set up for Nix: the official installer of Nix needs a home directory: set HOME and run this again"},
-		{"store of another user", System{ID: "debian", VersionID: "12", User: "alice", Home: "/home/alice", Sudo: true, NixDir: true,
-			Tools: map[string]bool{"apt-get": true, "git": true}}, ErrStoreTaken,
+				"nix-bin busybox-static ca-certificates && " + makeStore + "`, then run this again",
+		},
+		{
+			"user without sudo, official installer", as(system(t, "arch", "git", "curl", "tar", "xz", "sha256sum"), false), ErrNeedRoot,
+			"this needs root, and there is no sudo: have root run `" + makeStore + "`, then run this again",
+		},
+		{
+			"no package manager to bring tools", system(t, "arch", "curl", "tar", "sha256sum"), ErrUnsupported,
+			"this system cannot be set up for Nix: install git and xz by hand, then run this again",
+		},
+		{
+			"no package manager to bring a sandbox shell",
+			System{ID: "arch", Root: true, HasNix: true, NeedsSandboxShell: true, Tools: map[string]bool{"git": true}},
+			ErrUnsupported,
+			"this system cannot be set up for Nix: install a static busybox as /bin/busybox by hand, then run this again",
+		},
+		{
+			"package manager of another distribution",
+			System{
+				ID: "debian", VersionID: "12", Root: true, HasNix: true,
+				Tools: map[string]bool{"apk": true},
+			},
+			ErrUnsupported,
+			"this system cannot be set up for Nix: install git by hand, then run this again",
+		},
+		{
+			"no home",
+			System{
+				ID: "arch", Root: true,
+				Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true},
+			},
+			ErrUnsupported,
+			"this system cannot be set up for Nix: the official installer of Nix needs a home directory: set HOME and run this again",
+		},
+		{
+			"store of another user",
+			System{
+				ID: "debian", VersionID: "12", User: "alice", Home: "/home/alice", Sudo: true, NixDir: true,
+				Tools: map[string]bool{"apt-get": true, "git": true},
+			},
+			ErrStoreTaken,
 			"the Nix store in /nix belongs to another user: build as its owner, or have root run `chown -R alice /nix` " +
-				"to make it yours, then run this again"},
-		{"a daemon does not help the installer", System{ID: "arch", User: "alice", Home: "/home/alice", Sudo: true, NixDir: true, Daemon: true,
-			Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true}}, ErrStoreTaken,
+				"to make it yours, then run this again",
+		},
+		{
+			"a daemon does not help the installer",
+			System{
+				ID: "arch", User: "alice", Home: "/home/alice", Sudo: true, NixDir: true, Daemon: true,
+				Tools: map[string]bool{"git": true, "curl": true, "tar": true, "xz": true, "sha256sum": true},
+			},
+			ErrStoreTaken,
 			"the Nix store in /nix belongs to another user: build as its owner, or have root run `chown -R alice /nix` " +
-				"to make it yours, then run this again"},
+				"to make it yours, then run this again",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
