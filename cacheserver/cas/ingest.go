@@ -96,11 +96,12 @@ func (s *Store) writer() {
 
 func (s *Store) gather(first *upload) []*upload {
 	group := []*upload{first}
-	for size := first.bytes; size < maxPack; {
+	for size, entries := first.bytes, len(first.frames); size < maxPack && entries < maxEntries; {
 		select {
 		case u := <-s.uploads:
 			group = append(group, u)
 			size += u.bytes
+			entries += len(u.frames)
 		default:
 			return group
 		}

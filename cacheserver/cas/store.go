@@ -19,6 +19,9 @@ import (
 const (
 	// maxPack is how many bytes of frames waiting uploads may put in one pack.
 	maxPack = 64 << 20
+	// maxEntries is how many chunks may, so that many small ones neither hold up
+	// the uploads that wait with them nor overfill a pack's table.
+	maxEntries = 64 << 10
 	// ingestBudget bounds the bytes of frames that are in memory because they
 	// are not stored yet; further uploads wait.
 	ingestBudget = 2 * maxPack

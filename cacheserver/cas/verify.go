@@ -36,47 +36,67 @@ func (s *Store) Verify(ctx context.Context, want digest.Digest, chunks []digest.
 		return index.Blob{}, err
 	}
 	pr, pw := io.Pipe()
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
+	objected := false
 	g.Go(func() error {
 		err := inspect(pr)
 		if err == nil {
 			_, err = io.Copy(io.Discard, pr)
 		}
 		_ = pr.CloseWithError(errInspected)
+		if errors.Is(err, errUnread) {
+			return nil // the reader's own error tells more
+		}
+		objected = err != nil
 		return err
 	})
 	plain, file := sha256.New(), sha256.New()
 	blob := index.Blob{Digest: want}
 	g.Go(func() error {
-		err := s.read(ctx, chunks, func(_ digest.Chunk, data, bytes []byte) error {
+		err := s.read(gctx, chunks, func(_ digest.Chunk, data, bytes []byte) error {
 			file.Write(data)
 			blob.FileSize += int64(len(data))
 			plain.Write(bytes)
 			_, err := pw.Write(bytes)
 			return err
 		})
-		_ = pw.CloseWithError(err) // nil is io.EOF to inspect
+		if err == nil {
+			_ = pw.Close()
+		} else {
+			_ = pw.CloseWithError(errUnread)
+		}
 		if errors.Is(err, errInspected) {
 			return nil // inspect's own error tells more
 		}
 		return err
 	})
 	if err := g.Wait(); err != nil {
+		if objected {
+			err = s.blame(ctx, chunks, err)
+		}
 		return index.Blob{}, err
 	}
 	plain.Sum(blob.Hash[:0])
 	file.Sum(blob.FileHash[:0])
 	if blob.Hash != want.Hash {
-		return index.Blob{}, s.blame(ctx, want, blob.Hash, chunks)
+		err := fmt.Errorf("%w: they hash to %s, it is %s", ErrMismatch, blob.Hash.Nix(), want.Hash.Nix())
+		return index.Blob{}, s.blame(ctx, chunks, err)
 	}
 	return blob, nil
 }
 
-var errInspected = errors.New("inspection is over")
+var (
+	errInspected = errors.New("inspection is over")
+	// errUnread is all that inspect learns of why there is no more to read. The
+	// reader's error may be an io.EOF of a pack; inspect would take it for the
+	// blob's end and blame the blob.
+	errUnread = errors.New("the stored bytes cannot be read")
+)
 
-// blame tells a wrong list of chunks from damaged ones.
-func (s *Store) blame(ctx context.Context, want digest.Digest, got digest.Hash, chunks []digest.Chunk) error {
-	err := s.read(context.WithoutCancel(ctx), chunks, func(c digest.Chunk, _, bytes []byte) error {
+// blame tells damaged chunks from a wrong blob: it returns fault, which was
+// found with the blob, unless one of its chunks is not what was stored.
+func (s *Store) blame(ctx context.Context, chunks []digest.Chunk, fault error) error {
+	err := s.read(ctx, chunks, func(c digest.Chunk, _, bytes []byte) error {
 		if digest.Of(bytes) != c.Hash {
 			return fmt.Errorf("%w: chunk %s", ErrDamaged, c.Hash)
 		}
@@ -85,7 +105,7 @@ func (s *Store) blame(ctx context.Context, want digest.Digest, got digest.Hash, 
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: they hash to %s, it is %s", ErrMismatch, got.Nix(), want.Hash.Nix())
+	return fault
 }
 
 func (s *Store) allStored(ctx context.Context, chunks []digest.Chunk) error {
@@ -134,14 +154,17 @@ func (s *Store) read(ctx context.Context, chunks []digest.Chunk, visit func(c di
 			if !ok {
 				return &MissingChunksError{Chunks: []digest.Hash{c.Hash}}
 			}
+			if l.Size != c.Size {
+				return fmt.Errorf("%w: chunk %s has %d bytes, not %d", ErrMismatch, c.Hash, l.Size, c.Size)
+			}
 			if data, err = r.frame(ctx, l, data); err != nil {
 				return err
 			}
 			if plain, err = frame.Decode(plain[:0], data); err != nil {
 				return fmt.Errorf("%w: chunk %s in pack %s: %w", ErrDamaged, c.Hash, l.Pack, err)
 			}
-			if l.Size != c.Size || len(plain) != int(c.Size) {
-				return fmt.Errorf("%w: chunk %s has %d bytes, not %d", ErrMismatch, c.Hash, l.Size, c.Size)
+			if len(plain) != int(c.Size) {
+				return fmt.Errorf("%w: chunk %s in pack %s unpacks to %d bytes, not %d", ErrDamaged, c.Hash, l.Pack, len(plain), c.Size)
 			}
 			if err := visit(c, data, plain); err != nil {
 				return err
@@ -171,6 +194,9 @@ func (p *packReader) frame(ctx context.Context, l index.Location, buf []byte) ([
 	if p.r == nil || p.pack != l.Pack || p.pos != l.Offset {
 		p.close()
 		size, err := p.store.packs.Size(ctx, l.Pack)
+		if err == nil && size < l.Offset+int64(l.Length) {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return nil, damaged(l, err)
 		}

@@ -44,7 +44,8 @@ var (
 	})
 	decoder = sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(MaxChunk), zstd.WithDecoderMaxWindow(maxWindow))
+			// Less memory than the window would lower the window's limit, too.
+			zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			panic(err)
 		}
@@ -56,11 +57,15 @@ var (
 // MaxChunk bytes.
 func Encode(dst, chunk []byte) []byte { return encoder().EncodeAll(chunk, dst) }
 
-// Decode unpacks a frame, appended to dst. It checks neither length nor hash.
+// Decode unpacks a frame of at most MaxChunk bytes, appended to dst. It checks
+// neither length nor hash.
 func Decode(dst, data []byte) ([]byte, error) {
 	out, err := decoder().DecodeAll(data, dst)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if len(out)-len(dst) > MaxChunk {
+		return nil, fmt.Errorf("%w: it holds more than %d bytes", ErrMalformed, MaxChunk)
 	}
 	return out, nil
 }

@@ -100,6 +100,36 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
+// Encoders that do not know how much will come name their largest window:
+// klauspost's own names 8 MiB, and so does zstd -19.
+func TestTheLargestWindow(t *testing.T) {
+	t.Parallel()
+	plain := bytes.Repeat([]byte("some words "), 1000)
+	for window, want := range map[int]error{4 << 20: nil, 8 << 20: nil, 16 << 20: frame.ErrMalformed} {
+		var b bytes.Buffer
+		e, err := zstd.NewWriter(&b, zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, half := range [][]byte{plain[:5000], plain[5000:]} {
+			if _, err := e.Write(half); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f := frameOf(plain)
+		f.Data = b.Bytes()
+		if _, err := frame.Check(f, nil); !errors.Is(err, want) {
+			t.Errorf("a window of %d bytes: got %v, want %v", window, err, want)
+		}
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	f.Add(frame.Encode(nil, []byte("hello")))
 	f.Add(frame.Encode(nil, bytes.Repeat([]byte("a"), 10_000)))

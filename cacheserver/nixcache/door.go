@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
@@ -41,6 +42,9 @@ type Door struct {
 	caches   hot[string, *cache]
 	narinfos hot[pathKey, []byte]
 	nars     hot[narKey, *nar]
+	// commits counts them: one that came while a path was looked up may have
+	// replaced it.
+	commits atomic.Int64
 }
 
 type pathKey struct {

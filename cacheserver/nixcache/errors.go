@@ -76,6 +76,11 @@ func answerTo(err error) (int, push.Error) {
 }
 
 func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
+	// What a handler said of the file that it could not send is not true of the
+	// error, which no cache must keep.
+	for _, h := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Etag", "Cache-Control"} {
+		w.Header().Del(h)
+	}
 	if errors.Is(err, errNoSuchFile) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

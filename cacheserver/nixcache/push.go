@@ -46,7 +46,11 @@ func (d *Door) missingPaths(w http.ResponseWriter, r *http.Request, c *cache) er
 		return err
 	}
 	var query push.PathsQuery
-	if err := json.NewDecoder(b).Decode(&query); err != nil {
+	text, err := io.ReadAll(b)
+	if err == nil {
+		err = json.Unmarshal(text, &query) // unlike a Decoder, it sees what stands behind
+	}
+	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return err
@@ -148,6 +152,7 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err != nil {
 		return err
 	}
+	d.commits.Add(1)
 	d.narinfos.Remove(pathKey{c.ID, path.Hash})
 	writeJSON(w, http.StatusOK, push.Committed{MissingReferences: absent})
 	return nil

@@ -42,6 +42,7 @@ func (d *Door) narinfo(w http.ResponseWriter, r *http.Request, c *cache) error {
 	key := pathKey{c.ID, hash}
 	text, ok := d.narinfos.Get(key)
 	if !ok {
+		before := d.commits.Load()
 		p, err := d.index.Path(r.Context(), c.ID, hash)
 		if errors.Is(err, index.ErrNotFound) {
 			return errNoSuchFile
@@ -51,6 +52,9 @@ func (d *Door) narinfo(w http.ResponseWriter, r *http.Request, c *cache) error {
 		}
 		text = narinfoOf(c, p).Text()
 		d.narinfos.Add(key, text)
+		if d.commits.Load() != before {
+			d.narinfos.Remove(key)
+		}
 	}
 	writeText(w, narinfo.ContentType, text)
 	return nil
@@ -130,6 +134,7 @@ func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
 		switch {
 		case ok && asked.length == 0:
 			h.Set("Content-Range", fmt.Sprintf("bytes */%d", n.FileSize))
+			h.Del("Cache-Control") // it is the file that never changes
 			http.Error(w, "the range begins behind the end", http.StatusRequestedRangeNotSatisfiable)
 			return nil
 		case ok:

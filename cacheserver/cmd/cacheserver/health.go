@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// healthTime is how long a healthy server may take to answer.
+const healthTime = 5 * time.Second
+
+func healthCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "health [URL]",
+		Short: "Ask a running server whether it is healthy",
+		Long: `Asks /healthz of the server at URL, http://127.0.0.1:8080 when none is given: the
+health check of an image that holds no other program.
+
+Exit status: 0 healthy, 1 not, 2 bad usage.`,
+		Example: "  cacheserver health http://127.0.0.1:8080",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			url := "http://127.0.0.1:8080"
+			if len(args) == 1 {
+				url = args[0]
+			}
+			return health(cmd.Context(), url)
+		},
+	}
+}
+
+func health(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/healthz", nil)
+	if err != nil {
+		return usageError{err}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s/healthz answers %s", url, resp.Status)
+	}
+	return nil
+}
