@@ -48,7 +48,7 @@ func TestPushInfo(t *testing.T) {
 		want := push.Info{
 			Protocol: 1, Cache: "main", StoreDir: "/nix/store", Priority: 41, PublicKeys: []string{s.PublicKey()},
 			Chunking: push.Chunking{Algorithm: "fastcdc2020", Average: 131072},
-			Limits:   push.Limits{Chunk: 4194304, ChunksBody: 16777216, ChunksPerQuery: 65536, PathsBody: 16777216, CommitBody: 67108864},
+			Limits:   push.Limits{Chunk: 4194304, ChunksBody: 16777216, ChunksPerBody: 16384, ChunksPerQuery: 65536, PathsBody: 16777216, CommitBody: 67108864},
 		}
 		if fmt.Sprint(info) != fmt.Sprint(want) {
 			t.Errorf("%s: got %+v, PROTOCOL.md says %+v", url, info, want)

@@ -58,6 +58,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.StoreDir == "" {
 		c.StoreDir = storepath.DefaultDir
 	}
+	c.StoreDir = filepath.Clean(c.StoreDir)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -38,6 +38,7 @@ type Door struct {
 	// bare host.
 	defaultCache string
 	log          *slog.Logger
+	patience     time.Duration // bodyTime, but in tests
 
 	caches   hot[string, *cache]
 	narinfos hot[pathKey, []byte]
@@ -72,7 +73,7 @@ type cache struct {
 // New makes the door.
 func New(store *cas.Store, idx index.Index, defaultCache string, log *slog.Logger) *Door {
 	return &Door{
-		store: store, index: idx, defaultCache: defaultCache, log: log,
+		store: store, index: idx, defaultCache: defaultCache, log: log, patience: bodyTime,
 		caches:   newHot[string, *cache](hotCaches),
 		narinfos: newHot[pathKey, []byte](hotNarinfos),
 		nars:     newHot[narKey, *nar](hotNARs),

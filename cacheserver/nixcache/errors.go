@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
@@ -26,7 +27,8 @@ var (
 // maxMissing bounds the chunks that an answer of 409 names.
 const maxMissing = 1000
 
-// answerTo is the one place where errors become statuses.
+// answerTo is the one place where errors become statuses. What is the server's
+// own affair, such as its paths, is for its log.
 func answerTo(err error) (int, push.Error) {
 	answer := push.Error{Message: err.Error()}
 	is := func(targets ...error) bool {
@@ -53,15 +55,18 @@ func answerTo(err error) (int, push.Error) {
 	case is(index.ErrMissingChunks):
 		answer.Code = push.CodeMissingChunks
 		return http.StatusConflict, answer
+	case is(os.ErrDeadlineExceeded):
+		answer.Code, answer.Message = push.CodeTooSlow, "the body came too slowly"
+		return http.StatusRequestTimeout, answer
 	case is(errNoSuchCache):
 		answer.Code = push.CodeNoSuchCache
 		return http.StatusNotFound, answer
 	case is(cas.ErrDamaged):
 		// Before the client's faults: what is damaged may look like one.
-		answer.Code = push.CodeInternal
+		answer.Code, answer.Message = push.CodeInternal, "stored bytes are damaged; the server's log says which"
 		return http.StatusInternalServerError, answer
 	case is(packstore.ErrNoSpace, index.ErrNoSpace):
-		answer.Code = push.CodeNoSpace
+		answer.Code, answer.Message = push.CodeNoSpace, "the server has no space left"
 		return http.StatusInsufficientStorage, answer
 	case is(frame.ErrMismatch, cas.ErrMismatch):
 		answer.Code = push.CodeMismatch
@@ -71,7 +76,7 @@ func answerTo(err error) (int, push.Error) {
 		answer.Code = push.CodeMalformed
 		return http.StatusBadRequest, answer
 	}
-	answer.Code = push.CodeInternal
+	answer.Code, answer.Message = push.CodeInternal, "internal error; the server's log says which"
 	return http.StatusInternalServerError, answer
 }
 
@@ -85,7 +90,8 @@ func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
-	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
+	// A body that came too slowly has ended the request's context as well.
+	if !errors.Is(err, os.ErrDeadlineExceeded) && (r.Context().Err() != nil || errors.Is(err, context.Canceled)) {
 		// The client has left, or the server is closing: nobody reads an answer.
 		d.log.Debug("request broken off", "method", r.Method, "path", r.URL.Path, "error", err)
 		panic(http.ErrAbortHandler)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
@@ -24,30 +25,48 @@ func (d *Door) pushInfo(w http.ResponseWriter, _ *http.Request, c *cache) error 
 		PublicKeys: []string{c.key.Public()},
 		Chunking:   push.Chunking{Algorithm: "fastcdc2020", Average: chunker.DefaultAverage},
 		Limits: push.Limits{
-			Chunk: frame.MaxChunk, ChunksBody: push.MaxChunksBody, ChunksPerQuery: push.MaxChunksPerQuery,
+			Chunk: frame.MaxChunk, ChunksBody: push.MaxChunksBody, ChunksPerBody: push.MaxChunksPerBody, ChunksPerQuery: push.MaxChunksPerQuery,
 			PathsBody: push.MaxPathsBody, CommitBody: push.MaxCommitBody,
 		},
 	})
 	return nil
 }
 
+// A body may take bodyTime, and what a link of slowestBody takes for it.
+const (
+	bodyTime    = 30 * time.Second // Door.patience
+	slowestBody = 64 << 10         // bytes a second
+)
+
 // body returns the request's body, of at most limit bytes. One that says that
-// it is longer is refused before it is read.
-func body(w http.ResponseWriter, r *http.Request, limit int64) (io.Reader, error) {
+// it is longer is refused before it is read, and one that comes too slowly ends
+// with os.ErrDeadlineExceeded: it holds memory that others wait for. done is to
+// be called as soon as the body was read: the connection is listened to while
+// the request is worked on, and a deadline that passes then would end it. Not so
+// after an error: net/http reads on to find the next request, and must not wait.
+func (d *Door) body(w http.ResponseWriter, r *http.Request, limit int64) (b io.Reader, done func(), err error) {
 	if r.ContentLength > limit {
-		return nil, &http.MaxBytesError{Limit: limit}
+		return nil, nil, &http.MaxBytesError{Limit: limit}
 	}
-	return http.MaxBytesReader(w, r.Body, limit), nil
+	size := limit
+	if r.ContentLength >= 0 {
+		size = r.ContentLength
+	}
+	conn := http.NewResponseController(w)
+	// Not every ResponseWriter has a connection: a test's recorder has none.
+	_ = conn.SetReadDeadline(time.Now().Add(d.patience + time.Duration(size)*time.Second/slowestBody))
+	return http.MaxBytesReader(w, r.Body, limit), func() { _ = conn.SetReadDeadline(time.Time{}) }, nil
 }
 
 func (d *Door) missingPaths(w http.ResponseWriter, r *http.Request, c *cache) error {
-	b, err := body(w, r, push.MaxPathsBody)
+	b, done, err := d.body(w, r, push.MaxPathsBody)
 	if err != nil {
 		return err
 	}
 	var query push.PathsQuery
 	text, err := io.ReadAll(b)
 	if err == nil {
+		done()
 		err = json.Unmarshal(text, &query) // unlike a Decoder, it sees what stands behind
 	}
 	if err != nil {
@@ -71,7 +90,7 @@ func (d *Door) missingPaths(w http.ResponseWriter, r *http.Request, c *cache) er
 }
 
 func (d *Door) missingChunks(w http.ResponseWriter, r *http.Request, _ *cache) error {
-	b, err := body(w, r, push.MaxChunksPerQuery*digest.Size)
+	b, done, err := d.body(w, r, push.MaxChunksPerQuery*digest.Size)
 	if err != nil {
 		return err
 	}
@@ -79,6 +98,7 @@ func (d *Door) missingChunks(w http.ResponseWriter, r *http.Request, _ *cache) e
 	if err != nil {
 		return err
 	}
+	done()
 	missing, err := d.store.Missing(r.Context(), hashes)
 	if err != nil {
 		return err
@@ -89,23 +109,25 @@ func (d *Door) missingChunks(w http.ResponseWriter, r *http.Request, _ *cache) e
 }
 
 func (d *Door) chunks(w http.ResponseWriter, r *http.Request, _ *cache) error {
-	b, err := body(w, r, push.MaxChunksBody)
-	if err != nil {
-		return err
-	}
 	expected := r.ContentLength
-	if expected < 0 {
+	if expected < 0 || expected > push.MaxChunksBody {
 		expected = push.MaxChunksBody
 	}
+	// The wait for memory comes before the client's time begins to run.
 	release, err := d.store.Reserve(r.Context(), expected)
 	if err != nil {
 		return err
 	}
 	defer release()
+	b, done, err := d.body(w, r, push.MaxChunksBody)
+	if err != nil {
+		return err
+	}
 	frames, err := push.ReadFrames(b)
 	if err != nil {
 		return err
 	}
+	done()
 	if err := d.store.PutFrames(r.Context(), frames); err != nil {
 		return err
 	}
@@ -114,7 +136,7 @@ func (d *Door) chunks(w http.ResponseWriter, r *http.Request, _ *cache) error {
 }
 
 func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
-	b, err := body(w, r, push.MaxCommitBody)
+	b, done, err := d.body(w, r, push.MaxCommitBody)
 	if err != nil {
 		return err
 	}
@@ -122,6 +144,7 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err != nil {
 		return err
 	}
+	done()
 	if err := n.Check(c.StoreDir); err != nil {
 		return err
 	}

@@ -93,10 +93,14 @@ func NewClient(base string) (*Client, error) {
 	transport.MaxIdleConnsPerHost = 32
 	transport.DisableCompression = true
 	return &Client{
-		base: u, http: &http.Client{Transport: transport}, budget: semaphore.NewWeighted(clientBudget),
+		base: u, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}, budget: semaphore.NewWeighted(clientBudget),
 		patience: baseTime,
 	}, nil
 }
+
+// noRedirect returns a redirection as it is: followed, a POST becomes a GET, and
+// the push would fail with an error that names no cause.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // SetToken makes the client show a token, as a bearer. It is to be called before
 // the first request.

@@ -22,9 +22,10 @@ const Version = 1
 // Root is the protocol's place under the URL of a cache.
 const Root = "_push/v1"
 
-// Limits of request bodies, in bytes but for MaxChunksPerQuery.
+// Limits of request bodies, in bytes but for those of chunks.
 const (
 	MaxChunksBody     = 16 << 20
+	MaxChunksPerBody  = 16 << 10
 	MaxChunksPerQuery = 64 << 10
 	MaxPathsBody      = 16 << 20
 	MaxCommitBody     = 64 << 20
@@ -55,6 +56,7 @@ type Chunking struct {
 type Limits struct {
 	Chunk          int `json:"chunk"`
 	ChunksBody     int `json:"chunksBody"`
+	ChunksPerBody  int `json:"chunksPerBody"`
 	ChunksPerQuery int `json:"chunksPerQuery"`
 	PathsBody      int `json:"pathsBody"`
 	CommitBody     int `json:"commitBody"`
@@ -90,6 +92,7 @@ const (
 	CodeNoSuchCache   = "no-such-cache"
 	CodeMissingChunks = "missing-chunks"
 	CodeTooLarge      = "too-large"
+	CodeTooSlow       = "too-slow"
 	CodeInternal      = "internal"
 	CodeNoSpace       = "no-space"
 )
@@ -156,6 +159,9 @@ func ReadFrames(r io.Reader) ([]pack.Frame, error) {
 		f.Data = make([]byte, length)
 		if _, err := io.ReadFull(br, f.Data); err != nil {
 			return nil, cutOff("a frame", err)
+		}
+		if len(frames) == MaxChunksPerBody {
+			return nil, fmt.Errorf("%w: more than %d chunks", ErrMalformed, MaxChunksPerBody)
 		}
 		frames = append(frames, f)
 	}

@@ -28,6 +28,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process
 	root := &cobra.Command{
 		Use:           "cacheserver",
 		Short:         "A Nix binary cache over one deduplicating store",
