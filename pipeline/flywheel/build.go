@@ -14,10 +14,20 @@ func (r *run) build(ctx context.Context, report *Report) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	results, err := r.nix.Build(ctx, nix.Request{
-		Installables: r.Installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs,
-	}, r.console)
+	installables, err := r.installables(ctx)
+	if err != nil {
+		report.Message = err.Error()
+		r.console.step("build", began, "failed before it began")
+		return err
+	}
+	request := nix.Request{
+		Installables: installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck,
+	}
+	results, err := r.nix.Build(ctx, request, r.console)
 	var failed *nix.BuildError
+	for errors.As(err, &failed) && failed.Crashed && r.pullLess() {
+		results, err = r.nix.Build(ctx, request, r.console)
+	}
 	switch {
 	case err == nil:
 		report.Outcome, report.Results = Built, results
@@ -34,11 +44,36 @@ func (r *run) build(ctx context.Context, report *Report) error {
 	return err
 }
 
+// installables are those that were given, or, with All, all outputs of those
+// flakes.
+func (r *run) installables(ctx context.Context) ([]string, error) {
+	if !r.All {
+		return r.Installables, nil
+	}
+	var all []string
+	for _, flake := range r.Installables {
+		outputs, err := r.nix.Outputs(ctx, flake)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, outputs...)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("the flake has no packages, checks or development shells for this system")
+	}
+	return all, nil
+}
+
 // summary prints what the run did.
 func (r *run) summary(report *Report, began time.Time) {
-	c := r.console
-	c.step("summary", began, "%s: %d built, %d substituted, %d already there",
+	r.console.step("summary", began, "%s: %d built, %d substituted, %d already there",
 		report.Outcome, report.Built, report.Substituted, report.AlreadyThere)
+	r.pushSummary(report)
+}
+
+// pushSummary prints what was pushed, what was not, and why.
+func (r *run) pushSummary(report *Report) {
+	c := r.console
 	c.note("pushed %s of %s, %s sent", count(report.Pushed.Paths, "path"), size(report.Pushed.NarBytes), size(report.Pushed.SentBytes))
 	if n := len(report.Missing); n > 0 {
 		c.note("%s missing in the cache:", count(n, "path"))

@@ -14,11 +14,15 @@ import (
 type Options struct {
 	Installables []string // anything `nix build` takes; "." when there are none and no File
 	File         string   // -f FILE
+	All          bool     // the installables are flakes, of which all outputs are built
 	OutLink      string   // symlink to the results, or empty
 	NixArgs      []string // further arguments of `nix build`
+	FlakeCheck   string   // run `nix flake check` of this flake instead of a build
+	CopyOut      string   // directory to copy the results to, as files; or empty
 
 	Caches     []string // URLs of caches; the embedded server when empty
 	PublicKeys []string // trusted for this run besides those that caches tell
+	Token      string   // for caches that want one; empty for none
 	Data       string   // the embedded server's directory
 	Bootstrap  string   // installable to realise before the build, or empty
 	// UpstreamKeys are names of keys; what they signed is not pushed.

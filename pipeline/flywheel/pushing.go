@@ -2,6 +2,7 @@ package flywheel
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -48,16 +49,26 @@ func (r *run) startPushing(ctx context.Context) (stop func()) {
 	}
 }
 
+// openDatabase opens Nix's database, where it can be read, and notes how far it
+// is.
+func (r *run) openDatabase(ctx context.Context) error {
+	db, err := nix.OpenDatabase(ctx, r.store)
+	if err != nil {
+		return err
+	}
+	if r.cursor, err = db.Cursor(ctx); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	r.db = db
+	return nil
+}
+
 // watch begins to push what becomes valid. The function that it returns ends
 // that and is to be called once.
 func (r *run) watch(ctx context.Context) (stop func()) {
 	began := time.Now()
 	nothing := func() {}
-	var err error
-	if r.db, err = nix.OpenDatabase(ctx, r.store); err == nil {
-		r.cursor, err = r.db.Cursor(ctx)
-	}
-	switch {
+	switch err := r.openDatabase(ctx); {
 	case err != nil:
 		r.console.step("watch", began, "off, results are pushed at the end: %v", err)
 		return nothing

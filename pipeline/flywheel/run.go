@@ -26,10 +26,14 @@ type run struct {
 	store    nix.Store
 	db       *nix.Database // nil where it cannot be read
 	cursor   int64         // of db, when the build began
-	embedded *embedded
-	target   *target        // nil where nothing is pushed
-	pusher   *pusher.Pusher // nil where target is
-	faults   []string       // of caches, but for those the pusher counts
+	// pulls are the caches that were named and answer, configured are those
+	// substituters of nix.conf that do.
+	pulls, configured []string
+	embedded          *embedded
+	target            *target        // nil where nothing is pushed
+	pusher            *pusher.Pusher // nil where target is
+	faults            []string       // of caches, but for those the pusher counts
+	secrets           string         // directory with this run's netrc, or empty
 }
 
 // Build runs a build. Its report is never nil once nix was found; the error is
@@ -37,7 +41,7 @@ type run struct {
 // interrupted: then what was built is pushed for at most DrainTime.
 func Build(ctx context.Context, o Options) (*Report, error) {
 	began := time.Now()
-	if len(o.Installables) == 0 && o.File == "" {
+	if len(o.Installables) == 0 && o.File == "" && o.FlakeCheck == "" {
 		o.Installables = []string{"."}
 	}
 	r := &run{Options: o, console: &console{out: o.Out}}
@@ -61,6 +65,9 @@ func Build(ctx context.Context, o Options) (*Report, error) {
 	r.account(context.WithoutCancel(ctx), report)
 	report.Seconds = time.Since(began).Seconds()
 	r.summary(report, began)
+	if err == nil {
+		err = r.copyResults(o.CopyOut, report.Results)
+	}
 	return report, err
 }
 
@@ -69,6 +76,11 @@ func (r *run) fault(format string, args ...any) {
 }
 
 func (r *run) close() {
+	if r.secrets != "" {
+		if err := os.RemoveAll(r.secrets); err != nil {
+			r.console.note("removing this run's netrc: %v", err)
+		}
+	}
 	if r.target != nil {
 		r.target.Close()
 	}

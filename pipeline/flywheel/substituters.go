@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
 )
@@ -33,12 +34,12 @@ type source struct {
 }
 
 // probe asks every cache what it is, all at once.
-func probe(ctx context.Context, urls []string) []source {
+func probe(ctx context.Context, urls []string, token string) []source {
 	sources := make([]source, len(urls))
 	var g errgroup.Group
 	for i, u := range urls {
 		g.Go(func() error {
-			sources[i] = probeOne(ctx, u)
+			sources[i] = probeOne(ctx, u, token)
 			return nil
 		})
 	}
@@ -46,7 +47,7 @@ func probe(ctx context.Context, urls []string) []source {
 	return sources
 }
 
-func probeOne(ctx context.Context, u string) source {
+func probeOne(ctx context.Context, u, token string) source {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	s := source{url: strings.TrimSuffix(u, "/")}
@@ -55,6 +56,7 @@ func probeOne(ctx context.Context, u string) source {
 		s.err = err
 		return s
 	}
+	client.SetToken(token)
 	s.info, err = client.Info(ctx)
 	switch {
 	case err == nil:
@@ -112,7 +114,7 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 	configured := r.settings.Substituters
 	var own, foreign []source
 	var g errgroup.Group
-	g.Go(func() error { own = probe(ctx, caches); return nil })
+	g.Go(func() error { own = probe(ctx, caches, r.Token); return nil })
 	g.Go(func() error { foreign = r.probeConfigured(ctx, configured, caches); return nil })
 	_ = g.Wait() // neither returns an error
 
@@ -124,11 +126,22 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 			continue
 		}
 		urls = append(urls, s.url)
-		keys = append(keys, s.info.PublicKeys...)
+		for _, key := range s.info.PublicKeys {
+			if err := CheckKey(key); err != nil {
+				r.fault("cache %s: %v", s.url, err)
+				continue
+			}
+			keys = append(keys, key)
+		}
 		r.choose(s)
 	}
 	keys = append(keys, r.PublicKeys...)
-	r.nix.Config = append(r.nix.Config, r.compose(urls, keys, without(configured, foreign))...)
+	left := without(configured, foreign)
+	r.nix.Config = append(r.nix.Config, r.compose(urls, keys, left)...)
+	r.pulls, r.configured = urls, configured
+	if left != nil {
+		r.configured = left
+	}
 
 	switch {
 	case len(urls) == 0:
@@ -146,8 +159,20 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 	for _, f := range r.faults {
 		r.console.note("%s", f)
 	}
+	if err := r.useToken(urls); err != nil {
+		r.fault("%v", err)
+	}
 	r.checkTrust(urls, keys)
 	r.checkSandbox()
+}
+
+// CheckKey says whether a public key can stand in nix's settings: one that is
+// none fails every build, and one with a newline would be a setting of its own.
+func CheckKey(key string) error {
+	if _, err := (&narinfo.NarInfo{}).Signed(key); err != nil || strings.ContainsAny(key, " \t\r\n") {
+		return fmt.Errorf("%.80q is no public key: want NAME:BASE64", key)
+	}
+	return nil
 }
 
 // choose takes the first cache that can be pushed to as the target.
@@ -165,6 +190,28 @@ func (r *run) choose(s *source) {
 	default:
 		r.target = &target{Client: s.client, average: s.info.Chunking.Average}
 	}
+}
+
+// pullLess leaves out of the rest of the run the caches that were named, then, if
+// they are out already, nix.conf's; it returns false when there are none.
+//
+// Nix 2.8 with fallback crashes (SubstituterDisabled leaves a function that is
+// noexcept) when a substituter fails while it is asked what it has.
+func (r *run) pullLess() bool {
+	from := r.pulls
+	switch {
+	case len(r.pulls) > 0:
+		r.pulls = nil
+	case len(r.configured) > 0:
+		from, r.configured = r.configured, nil
+	default:
+		return false
+	}
+	// Of settings that stand twice, the later one holds, extra- ones included.
+	r.nix.Config = append(r.nix.Config, "substituters = "+strings.Join(r.configured, " "))
+	r.fault("nix crashed while it pulled from %s: the build goes on without", strings.Join(from, " "))
+	r.console.note("%s", r.faults[len(r.faults)-1])
+	return true
 }
 
 // compose returns the lines of nix.conf with which a build uses the caches,

@@ -12,11 +12,17 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
-// stopTime is how long nix may take to end once it was told to.
-const stopTime = 10 * time.Second
+const (
+	// stopTime is how long nix may take to end once it was told to.
+	stopTime = 10 * time.Second
+	// tellAgain is how often it is told: an interrupt that comes just before nix
+	// begins to wait for a builder goes unnoticed until the builder says something.
+	tellAgain = time.Second
+)
 
 // Request is what `nix build` is asked for.
 type Request struct {
@@ -24,11 +30,15 @@ type Request struct {
 	File         string   // -f FILE, or empty
 	OutLink      string   // link to the results, or empty for none
 	Args         []string // further arguments, as they are
+	// FlakeCheck is a flake to run `nix flake check` of instead; there are no
+	// results then.
+	FlakeCheck string
 }
 
 // BuildError is a build that nix ended with a failure.
 type BuildError struct {
 	Message string // nix's own last words
+	Crashed bool   // it ended itself by SIGABRT, as C++ does
 	err     error
 }
 
@@ -45,17 +55,34 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	cmd.Stdout = &stdout
 	cmd.Stderr = io.MultiWriter(out, tail)
 	cmd.Stdin = os.Stdin
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	ended := make(chan struct{})
+	cmd.Cancel = func() error {
+		go func() {
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(tellAgain):
+					_ = cmd.Process.Signal(os.Interrupt) // it may just have ended
+				}
+			}
+		}()
+		return cmd.Process.Signal(os.Interrupt)
+	}
 	cmd.WaitDelay = stopTime
 	err := cmd.Run()
+	close(ended)
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.As(err, &exit):
-		return nil, &BuildError{Message: tail.message(), err: err}
+		return nil, &BuildError{Message: tail.message(), Crashed: aborted(exit), err: err}
 	case err != nil:
 		return nil, fmt.Errorf("running nix build: %w", err)
+	}
+	if r.FlakeCheck != "" {
+		return nil, nil
 	}
 	results, err := parseResults(stdout.Bytes())
 	if err != nil {
@@ -64,7 +91,15 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	return results, nil
 }
 
+func aborted(exit *exec.ExitError) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGABRT
+}
+
 func (n *Nix) buildArgs(r Request) []string {
+	if r.FlakeCheck != "" {
+		return append([]string{"flake", "check", r.FlakeCheck}, r.Args...)
+	}
 	args := []string{"build", "--json"}
 	if r.OutLink != "" {
 		args = append(args, "--out-link", r.OutLink)
@@ -86,19 +121,12 @@ func (n *Nix) buildArgs(r Request) []string {
 }
 
 // parseResults reads the output of `nix build --json`: an entry for each
-// installable, with its outputs, or, for a store path, the path itself.
+// installable, with its outputs, or, for a store path, the path itself: in an
+// object, and from some versions on as a bare string.
 func parseResults(text []byte) ([]string, error) {
-	var entries []struct {
-		Path    string            `json:"path"`
-		Outputs map[string]string `json:"outputs"`
-	}
+	var entries []json.RawMessage
 	if err := json.Unmarshal(text, &entries); err != nil {
-		// From some versions on, a store path is a bare string.
-		var mixed []json.RawMessage
-		if err := json.Unmarshal(text, &mixed); err != nil {
-			return nil, err
-		}
-		return parseMixed(mixed)
+		return nil, err
 	}
 	var results []string
 	seen := map[string]bool{}
@@ -108,29 +136,24 @@ func parseResults(text []byte) ([]string, error) {
 			results = append(results, p)
 		}
 	}
-	for _, e := range entries {
+	for _, entry := range entries {
+		var path string
+		if json.Unmarshal(entry, &path) == nil {
+			add(path)
+			continue
+		}
+		var e struct {
+			Path    string            `json:"path"`
+			Outputs map[string]string `json:"outputs"`
+		}
+		if err := json.Unmarshal(entry, &e); err != nil {
+			return nil, err
+		}
 		add(e.Path)
 		add(e.Outputs["out"]) // first, as nix lists it
 		for _, name := range slices.Sorted(maps.Keys(e.Outputs)) {
 			add(e.Outputs[name])
 		}
-	}
-	return results, nil
-}
-
-func parseMixed(mixed []json.RawMessage) ([]string, error) {
-	var results []string
-	for _, m := range mixed {
-		var path string
-		if json.Unmarshal(m, &path) == nil {
-			results = append(results, path)
-			continue
-		}
-		paths, err := parseResults([]byte("[" + string(m) + "]"))
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, paths...)
 	}
 	return results, nil
 }

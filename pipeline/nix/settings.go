@@ -22,6 +22,7 @@ type Settings struct {
 	BuildUsersGroup     string
 	Sandbox             bool
 	SandboxPaths        []string
+	NetrcFile           string
 }
 
 // Settings asks nix for its settings.
@@ -59,7 +60,11 @@ func parseSettings(text []byte) (Settings, error) {
 	get("store", &s.Store)
 	get("build-users-group", &s.BuildUsersGroup)
 	get("sandbox", &s.Sandbox)
+	var mode string
+	get("sandbox", &mode)
+	s.Sandbox = s.Sandbox || mode == "relaxed" // most builds are in one
 	get("sandbox-paths", &s.SandboxPaths)
+	get("netrc-file", &s.NetrcFile)
 	return s, nil
 }
 

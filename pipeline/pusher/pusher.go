@@ -60,6 +60,7 @@ type Pusher struct {
 	busy    int // items taken from waiting and not settled
 	turns   int // tries begun
 	closed  bool
+	closing chan struct{} // closed with Close
 	// away is why the cache is left alone, or nil.
 	away     error
 	inARow   int // failures
@@ -93,7 +94,7 @@ const (
 
 // New makes a pusher; Run does its work.
 func New(target Target, store nix.Store) *Pusher {
-	p := &Pusher{target: target, store: store, items: map[string]*item{}}
+	p := &Pusher{target: target, store: store, items: map[string]*item{}, closing: make(chan struct{})}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }
@@ -144,6 +145,11 @@ func (p *Pusher) Run(ctx context.Context) {
 	for range jobs {
 		g.Go(func() error {
 			for it := range work {
+				// Others may have failed while it waited for a hand.
+				if err := p.leftAlone(); err != nil {
+					p.settle(ctx, it, false, err)
+					continue
+				}
 				err := p.push(ctx, it)
 				p.settle(ctx, it, true, err)
 			}
@@ -185,10 +191,6 @@ func (p *Pusher) dispatch(ctx context.Context, work chan<- *item) {
 				p.settle(ctx, it, false, nil)
 				continue
 			}
-			if err := p.leftAlone(); err != nil {
-				p.settle(ctx, it, false, err)
-				continue
-			}
 			select {
 			case work <- it:
 			case <-ctx.Done():
@@ -210,6 +212,9 @@ func (p *Pusher) take(ctx context.Context) []*item {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.waiting) == 0 || p.away != nil {
+		if p.closed && p.away != nil {
+			p.giveUp() // nobody asks any more whether it is back
+		}
 		if ctx.Err() != nil || (p.closed && len(p.waiting) == 0) {
 			return nil
 		}
@@ -269,8 +274,17 @@ func (p *Pusher) failure(ctx context.Context, err error) {
 	}
 }
 
-// lookAfter asks a cache that is away whether it is back.
+// lookAfter asks a cache that is away whether it is back, until Close.
 func (p *Pusher) lookAfter(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for p.untilAway(ctx) {
 		select {
 		case <-ctx.Done():
@@ -286,7 +300,7 @@ func (p *Pusher) untilAway(ctx context.Context) bool {
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case ctx.Err() != nil, p.closed && len(p.waiting) == 0 && p.busy == 0:
+		case ctx.Err() != nil, p.closed:
 			return false
 		case p.away != nil:
 			return true
@@ -295,19 +309,36 @@ func (p *Pusher) untilAway(ctx context.Context) bool {
 	}
 }
 
-// ask looks whether the cache is back and queues again what could not be sent.
+// ask looks whether the cache is back and queues again what could not be sent,
+// in the order in which it was added: what waits may refer to what failed.
 func (p *Pusher) ask(ctx context.Context) {
 	if err := p.target.Probe(ctx); err != nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.away, p.inARow = nil, 0
+	// What still runs could refer to what is queued again.
+	for p.away != nil && p.busy > 0 && !p.closed && ctx.Err() == nil {
+		p.changed.Wait()
+	}
+	if p.away == nil || p.closed || ctx.Err() != nil {
+		return // somebody else asked before, or it is too late: Run may be over
+	}
+	p.away, p.inARow, p.waiting = nil, 0, nil
 	for _, it := range p.order {
-		if it.state == failed {
+		if it.state == failed || it.state == waiting {
 			p.queue(it)
 		}
 	}
+	p.changed.Broadcast()
+}
+
+// giveUp ends the waiting of all that waits.
+func (p *Pusher) giveUp() {
+	for _, it := range p.waiting {
+		it.state = failed
+	}
+	p.waiting = nil
 	p.changed.Broadcast()
 }
 
@@ -330,11 +361,7 @@ func (p *Pusher) Drain(ctx context.Context) {
 			p.ask(ctx)
 			p.mu.Lock()
 		default:
-			for _, it := range p.waiting {
-				it.state = failed
-			}
-			p.waiting = nil
-			p.changed.Broadcast()
+			p.giveUp()
 		}
 	}
 }
@@ -346,18 +373,16 @@ func (p *Pusher) Revive(ctx context.Context) {
 	}
 }
 
-// Close lets Run end once the queue is empty.
+// Close lets Run end once the queue is empty, or the cache is away.
 func (p *Pusher) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
-	for _, it := range p.waiting {
-		if p.away != nil {
-			it.state = failed
-		}
+	if !p.closed {
+		p.closed = true
+		close(p.closing)
 	}
 	if p.away != nil {
-		p.waiting = nil
+		p.giveUp()
 	}
 	p.changed.Broadcast()
 }

@@ -22,6 +22,10 @@ const (
 	slowTick = time.Second
 	// pollTick is how often it is asked where no events can be had.
 	pollTick = 100 * time.Millisecond
+	// lookAgain is how long after an event the database is looked at again, then
+	// after ever longer times until slowTick is near: SQLite writes its log, which
+	// rings, before it lets others see what it wrote.
+	lookAgain = 5 * time.Millisecond
 )
 
 // Watcher reads new valid paths from a database.
@@ -29,25 +33,31 @@ type Watcher struct {
 	db     *nix.Database
 	cursor int64
 	emit   func(nix.PathInfo)
+
+	// For the tests, which stop that clock and drop events.
+	slowTick  time.Duration
+	newEvents func() (*fsnotify.Watcher, error)
 }
 
 // New returns a watcher that gives emit each path that became valid after the
 // cursor, in order.
 func New(db *nix.Database, cursor int64, emit func(nix.PathInfo)) *Watcher {
-	return &Watcher{db: db, cursor: cursor, emit: emit}
+	return &Watcher{db: db, cursor: cursor, emit: emit, slowTick: slowTick, newEvents: fsnotify.NewWatcher}
 }
 
 // Run watches until ctx is done; Sweep then reads the rest. It returns an
 // error only when the database cannot be read any more.
 func (w *Watcher) Run(ctx context.Context) error {
-	alarm, tick := make(<-chan fsnotify.Event), pollTick
-	events, err := fsnotify.NewWatcher()
+	alarm, dropped, tick := make(<-chan fsnotify.Event), make(<-chan error), pollTick
+	events, err := w.newEvents()
 	if err == nil {
 		defer events.Close()
 		if err = events.Add(w.db.Dir()); err == nil {
-			alarm, tick = events.Events, slowTick
+			alarm, dropped, tick = events.Events, events.Errors, w.slowTick
 		}
 	}
+	var again <-chan time.Time
+	wait := lookAgain
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -57,23 +67,35 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 			return err
 		}
+		rang := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		case <-again:
+			if wait *= 4; wait < slowTick {
+				again = time.After(wait)
+			}
 		case <-alarm:
+			rang = true
+		case <-dropped: // unread, it would be the last that is heard of events
 		}
-		quiet(alarm)
+		if quiet(alarm) || rang {
+			wait = lookAgain
+			again = time.After(wait)
+		}
 	}
 }
 
-// quiet passes over events that came together with the one that woke us.
-func quiet(alarm <-chan fsnotify.Event) {
+// quiet passes over events that came together with the one that woke us, and
+// says whether there were any.
+func quiet(alarm <-chan fsnotify.Event) (rang bool) {
 	for {
 		select {
 		case <-alarm:
+			rang = true
 		default:
-			return
+			return rang
 		}
 	}
 }

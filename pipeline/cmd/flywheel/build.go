@@ -3,14 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 )
@@ -18,6 +15,7 @@ import (
 type buildOptions struct {
 	flywheel.Options
 	report       string
+	markdown     string
 	requireCache bool
 }
 
@@ -57,63 +55,35 @@ Exit status:
 			return usageOf(o.check())
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Out = cmd.ErrOrStderr()
-			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			surroundings(cmd, &o.Options)
 			return build(cmd, o)
 		},
 	}
+	cacheFlags(cmd, &o.Options)
 	f := cmd.Flags()
-	f.StringArrayVar(&o.Caches, "cache", nil, "`URL[/NAME]` of a cache to pull from; the first that answers is pushed to (repeatable)")
-	f.StringVar(&o.Data, "data", defaultData(), "`directory` of the embedded server's data")
 	f.StringVarP(&o.File, "file", "f", "", "Nix `file` whose attributes the installables are")
+	f.BoolVar(&o.All, "all", false, "build all packages, checks and development shells of the flakes")
 	f.StringVarP(&o.OutLink, "out-link", "o", "", "`symlink` to make to the results")
+	f.StringVar(&o.CopyOut, "out", "", "`directory` to copy the results to, as files that need no Nix")
 	f.StringVar(&o.Bootstrap, "bootstrap", "", "`installable` to fetch from the caches first; it is never built")
-	f.StringArrayVar(&o.PublicKeys, "trusted-public-key", nil, "`key` of a cache that does not tell its own (repeatable)")
-	f.StringArrayVar(&o.UpstreamKeys, "upstream-key", []string{flywheel.DefaultUpstreamKey}, "`name` of a key; what it signed is not pushed (repeatable)")
 	f.StringVar(&o.report, "report", "", "`file` to write a report to, as JSON")
+	f.StringVar(&o.markdown, "summary", "", "`file` to write the summary to, as Markdown")
 	f.BoolVar(&o.NoWatch, "no-watch", false, "push at the end only, not while the build runs")
 	f.BoolVar(&o.requireCache, "require-cache", false, "end with 21 when the cache had a fault")
-	f.BoolVar(&o.Setup, "setup", false, "install Nix when it is missing")
-	o.DrainTime = flywheel.DefaultDrainTime
 	return cmd
-}
-
-func defaultData() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(dir, "attic-cache")
-}
-
-func usageOf(err error) error {
-	if err == nil {
-		return nil
-	}
-	return usage(err)
 }
 
 // check finds out before the build what would go wrong after it.
 func (o *buildOptions) check() error {
-	for _, c := range o.Caches {
-		if _, err := push.NewClient(c); err != nil {
-			return fmt.Errorf("--cache: %w", err)
-		}
-	}
 	for _, i := range o.Installables {
 		if strings.HasPrefix(i, "-") || i == "" {
 			return fmt.Errorf("%q is no installable; arguments for nix stand behind --", i)
 		}
 	}
-	if o.Data == "" && len(o.Caches) == 0 {
-		return errors.New("neither XDG_CACHE_HOME nor HOME is set: say with --data where the cache is to be kept, or with --cache which to use")
+	if o.All && o.File != "" {
+		return errors.New("--all is about flakes, --file about a file")
 	}
-	if o.report != "" {
-		if info, err := os.Stat(filepath.Dir(o.report)); err != nil || !info.IsDir() {
-			return fmt.Errorf("--report %s: there is no directory %s", o.report, filepath.Dir(o.report))
-		}
-	}
-	return nil
+	return errors.Join(checkCaches(&o.Options), checkFile("report", o.report), checkFile("summary", o.markdown))
 }
 
 func build(cmd *cobra.Command, o buildOptions) error {
@@ -129,10 +99,17 @@ func build(cmd *cobra.Command, o buildOptions) error {
 			return err
 		}
 	}
+	if o.markdown != "" {
+		if err := os.WriteFile(o.markdown, []byte(report.Markdown()), 0o644); err != nil {
+			return fmt.Errorf("writing the summary: %w", err)
+		}
+	}
 	var failed *nix.BuildError
 	switch {
 	case errors.As(err, &failed):
 		return &exitError{exitFailed, lastMessage{err, report.Message}}
+	case err != nil && report.Outcome == flywheel.Built:
+		return err // what comes after the build
 	case err != nil:
 		return &exitError{exitFailed, err}
 	case o.requireCache && (len(report.CacheErrors) > 0 || len(report.Missing) > 0):

@@ -16,15 +16,19 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 )
 
-// Exit statuses. Those of 20 and above tell of the build, those below it of
-// everything before. An interrupted run ends with 128 and the signal's number.
+// Exit statuses. Those of 20 and above tell of the build, those of 40 and above
+// of what was deployed, those below 20 of everything before. An interrupted run
+// ends with 128 and the signal's number.
 const (
-	exitOK       = 0
-	exitInternal = 1 // the command itself failed
-	exitUsage    = 2
-	exitNotReady = 3 // no nix that can be used
-	exitFailed   = 20
-	exitNoCache  = 21 // built, but with --require-cache and a fault of the cache
+	exitOK            = 0
+	exitInternal      = 1 // the command itself failed
+	exitUsage         = 2
+	exitNotReady      = 3 // no nix that can be used
+	exitNoEnvironment = 4 // the ref is deployed nowhere
+	exitChecks        = 10
+	exitFailed        = 20
+	exitNoCache       = 21 // built, but with --require-cache and a fault of the cache
+	exitUnhealthy     = 40 // the cache that was deployed
 )
 
 // exitError is an error with the status that the process is to end with.
@@ -64,7 +68,7 @@ func untilSignal(parent context.Context, stderr io.Writer) (context.Context, con
 				if n > 0 {
 					os.Exit(interrupted{number}.status())
 				}
-				fmt.Fprintf(stderr, "flywheel: %v: stopping nix, then pushing what was built (again to stop at once)\n", interrupted{number})
+				fmt.Fprintf(stderr, "flywheel: %v: coming to an end (again to stop at once)\n", interrupted{number})
 				cancel(interrupted{number})
 			}
 		}
@@ -92,7 +96,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(buildCommand())
+	root.AddCommand(buildCommand(), pushCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	return status(ctx, cmd, err, stderr)
 }

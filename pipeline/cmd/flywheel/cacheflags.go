@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+)
+
+// tokenVariable holds the token for caches that want one: never a flag, which
+// any process on the machine could read.
+const tokenVariable = "ATTIC_TOKEN"
+
+// cacheFlags adds the flags that every command has which meets a cache.
+func cacheFlags(cmd *cobra.Command, o *flywheel.Options) {
+	f := cmd.Flags()
+	f.StringArrayVar(&o.Caches, "cache", nil, "`URL[/NAME]` of a cache to pull from; the first that answers is pushed to (repeatable)")
+	f.StringVar(&o.Data, "data", defaultData(), "`directory` of the embedded server's data")
+	f.StringArrayVar(&o.PublicKeys, "trusted-public-key", nil, "`key` of a cache that does not tell its own (repeatable)")
+	f.StringArrayVar(&o.UpstreamKeys, "upstream-key", []string{flywheel.DefaultUpstreamKey}, "`name` of a key; what it signed is not pushed (repeatable)")
+	f.BoolVar(&o.Setup, "setup", false, "install Nix when it is missing")
+	o.DrainTime = flywheel.DefaultDrainTime
+}
+
+// checkCaches finds what is wrong with cacheFlags' values.
+func checkCaches(o *flywheel.Options) error {
+	for _, c := range o.Caches {
+		if _, err := push.NewClient(c); err != nil {
+			return fmt.Errorf("--cache: %w", err)
+		}
+	}
+	for _, key := range o.PublicKeys {
+		if err := flywheel.CheckKey(key); err != nil {
+			return fmt.Errorf("--trusted-public-key: %w", err)
+		}
+	}
+	if o.Data == "" && len(o.Caches) == 0 {
+		return errors.New("neither XDG_CACHE_HOME nor HOME is set: say with --data where the cache is to be kept, or with --cache which to use")
+	}
+	return nil
+}
+
+// surroundings fills in what comes from the process rather than from flags.
+func surroundings(cmd *cobra.Command, o *flywheel.Options) {
+	o.Out = cmd.ErrOrStderr()
+	o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	o.Token = os.Getenv(tokenVariable)
+}
+
+func defaultData() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "attic-cache")
+}
+
+// checkFile says so when a file that is to be written at the end cannot be.
+func checkFile(flag, file string) error {
+	if file == "" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--%s %s: there is no directory %s", flag, file, filepath.Dir(file))
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return fmt.Errorf("--%s %s: this is a directory", flag, file)
+	}
+	return nil
+}
+
+func usageOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage(err)
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
+)
+
+// scriptServer is a cache server in the test's own process, between which and its
+// clients faults can be set.
+type scriptServer struct {
+	inner *cacheserver.Server
+	http  *httptest.Server
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	fault   func(http.ResponseWriter, *http.Request) (answered bool) // nil for none
+	commits int
+	held    int
+	release chan struct{} // closed when requests are held no more
+	closed  bool
+}
+
+// cmdCache starts a server, whose URL becomes the variable NAME: cache NAME.
+// Its data are in $WORK/NAME.
+func cmdCache(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: cache NAME")
+	}
+	awaitNextSecond(stateOf(ts))
+	inner, err := cacheserver.Open(context.Background(), cacheserver.Config{
+		Data: filepath.Join(ts.Getenv("WORK"), args[0]), StoreDir: ts.Getenv("NIX_STORE_DIR"),
+	})
+	ts.Check(err)
+	s := &scriptServer{inner: inner, release: make(chan struct{})}
+	s.changed = sync.NewCond(&s.mu)
+	s.http = httptest.NewServer(s.handler(inner.Handler()))
+	stateOf(ts).servers[args[0]] = s
+	ts.Setenv(args[0], s.http.URL)
+	ts.Setenv(args[0]+"_key", inner.PublicKey())
+}
+
+// awaitNextSecond keeps keys apart: a cache's key is named after the second in
+// which it was made, and Nix knows one key of a name.
+func awaitNextSecond(s *scriptState) {
+	for time.Now().Unix() == s.lastCache {
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.lastCache = time.Now().Unix()
+}
+
+// cmdFiles serves a directory of files as a cache that cannot be pushed to:
+// files NAME. The directory is $WORK/NAME.
+func cmdFiles(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: files NAME")
+	}
+	s := &scriptServer{release: make(chan struct{})}
+	s.changed = sync.NewCond(&s.mu)
+	s.http = httptest.NewServer(s.handler(http.FileServer(http.Dir(filepath.Join(ts.Getenv("WORK"), args[0])))))
+	stateOf(ts).servers[args[0]] = s
+	ts.Setenv(args[0], s.http.URL)
+}
+
+func (s *scriptServer) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		fault := s.fault
+		s.mu.Unlock()
+		if fault != nil && fault(w, r) {
+			return
+		}
+		rec := &statusRecorder{ResponseWriter: w}
+		next.ServeHTTP(rec, r)
+		if r.Method == http.MethodPost && path.Base(r.URL.Path) == "paths" && rec.status < 300 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.commits++
+			s.changed.Broadcast()
+		}
+	})
+}
+
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (s *scriptServer) close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.setFault(nil)
+	s.http.CloseClientConnections()
+	s.http.Close()
+	if s.inner != nil {
+		_ = s.inner.Close()
+	}
+}
+
+func (s *scriptServer) setFault(f func(http.ResponseWriter, *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
+	close(s.release)
+	s.release = make(chan struct{})
+}
+
+func serverOf(ts *testscript.TestScript, name string) *scriptServer {
+	s := stateOf(ts).servers[name]
+	if s == nil {
+		ts.Fatalf("there is no cache %s", name)
+	}
+	return s
+}
+
+// cmdFault changes how a server answers from now on: fault NAME KIND [ARGUMENT]
+//
+//	none           as it should
+//	all STATUS     with a status, whatever is asked
+//	reads STATUS   with a status, to those who read
+//	writes STATUS  with a status, to those who push
+//	cut N          N more times as it should, then connections are cut
+//	slow DURATION  each answer takes so long
+//	key KEY        that its public key is another, a string of JSON
+//	hold           not at all, to those who push
+func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fault NAME KIND [ARGUMENT]")
+	}
+	s := serverOf(ts, args[0])
+	argument := strings.Join(args[2:], " ")
+	number, numberErr := strconv.Atoi(argument)
+	answer := func(w http.ResponseWriter) bool {
+		http.Error(w, "out of order", number)
+		return true
+	}
+	var f func(http.ResponseWriter, *http.Request) bool
+	switch args[1] {
+	case "none":
+	case "all":
+		ts.Check(numberErr)
+		f = func(w http.ResponseWriter, _ *http.Request) bool { return answer(w) }
+	case "reads":
+		ts.Check(numberErr)
+		f = func(w http.ResponseWriter, r *http.Request) bool {
+			return !strings.Contains(r.URL.Path, "/_push/") && answer(w)
+		}
+	case "writes":
+		ts.Check(numberErr)
+		f = func(w http.ResponseWriter, r *http.Request) bool { return r.Method == http.MethodPost && answer(w) }
+	case "cut":
+		ts.Check(numberErr)
+		f = cutConnectionsAfter(number)
+	case "slow":
+		d, err := time.ParseDuration(argument)
+		ts.Check(err)
+		f = func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(d)
+			return false
+		}
+	case "key":
+		f = s.tellKey(argument)
+	case "hold":
+		f = s.hold
+	default:
+		ts.Fatalf("there is no fault %s", args[1])
+	}
+	s.setFault(f)
+}
+
+func cutConnectionsAfter(n int) func(http.ResponseWriter, *http.Request) bool {
+	var mu sync.Mutex
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if n--; n >= 0 {
+			return false
+		}
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // the client sees a reset, as of a process that died
+			}
+			_ = conn.Close()
+		}
+		return true
+	}
+}
+
+// tellKey answers with another public key where a client asks for it.
+func (s *scriptServer) tellKey(key string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/_push/v1") {
+			return false
+		}
+		rec := httptest.NewRecorder()
+		s.inner.Handler().ServeHTTP(rec, r)
+		own := regexp.MustCompile(`"publicKeys":\["[^"]*"\]`)
+		_, _ = w.Write(own.ReplaceAllLiteral(rec.Body.Bytes(), []byte(`"publicKeys":["`+key+`"]`)))
+		return true
+	}
+}
+
+// hold lets those who push wait until the fault is another.
+func (s *scriptServer) hold(_ http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	s.mu.Lock()
+	s.held++
+	s.changed.Broadcast()
+	release := s.release
+	s.mu.Unlock()
+	select {
+	case <-release:
+		return false
+	case <-r.Context().Done():
+		return true
+	}
+}
+
+// cmdDown ends a server: connections to it are refused from then on.
+func cmdDown(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: down NAME")
+	}
+	serverOf(ts, args[0]).close()
+}
+
+// cmdPushed waits until a server has acknowledged so many paths: pushed NAME COUNT
+func cmdPushed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: pushed NAME COUNT")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	s := serverOf(ts, args[0])
+	if got := s.await(func() (int, bool) { return s.commits, s.commits >= n }); got < n {
+		ts.Fatalf("%d paths were pushed to %s", got, args[0])
+	}
+}
+
+// cmdHeld waits until a server holds a request: held NAME
+func cmdHeld(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: held NAME")
+	}
+	s := serverOf(ts, args[0])
+	if got := s.await(func() (int, bool) { return s.held, s.held > 0 }); got == 0 {
+		ts.Fatalf("nobody pushes to %s", args[0])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = 0 // the next wait is for another
+}
+
+// await waits for a condition, which is looked at with the lock held.
+func (s *scriptServer) await(condition func() (int, bool)) int {
+	late := time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})
+	defer late.Stop()
+	began := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		n, ok := condition()
+		if ok || time.Since(began) >= patience {
+			return n
+		}
+		s.changed.Wait()
+	}
+}
+
+// cmdServed sees whether a cache has paths, and sends them: [!] served URL PATH…
+func cmdServed(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: [!] served URL PATH…")
+	}
+	for _, p := range args[1:] {
+		if err := fetchPath(args[0], p); (err == nil) == neg {
+			ts.Fatalf("%s at %s: %v", p, args[0], err)
+		}
+	}
+}
+
+var narURL = regexp.MustCompile(`(?m)^URL: (.*)$`)
+
+func fetchPath(cache, storePath string) error {
+	if storepath.CheckHash(path.Base(storePath)[:storepath.HashLen]) != nil {
+		return fmt.Errorf("%q is no store path", storePath)
+	}
+	text, err := getURL(cache + "/" + storepath.Hash(storePath) + ".narinfo")
+	if err != nil {
+		return err
+	}
+	m := narURL.FindSubmatch(text)
+	if m == nil {
+		return errors.New("a narinfo without URL")
+	}
+	_, err = getURL(cache + "/" + string(m[1]))
+	return err
+}
+
+func getURL(url string) ([]byte, error) {
+	resp, err := http.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
+
+// cmdAwaitServed waits until a server that is a process of its own, which tells
+// nobody, has a path: await-served URL PATH
+func cmdAwaitServed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await-served URL PATH")
+	}
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := fetchPath(args[0], args[1])
+		if err == nil {
+			return
+		}
+		if time.Since(began) > patience {
+			ts.Fatalf("%s at %s: %v", args[1], args[0], err)
+		}
+	}
+}
