@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dagger/attic-cache/internal/dagger"
+)
+
+// bundled is where the bundled server answers in the containers it is bound to.
+const bundled = "http://cache:8080/main"
+
+// withCache lets a container reach the cache.
+func (m *AtticCache) withCache(c *dagger.Container) *dagger.Container {
+	if m.Token != nil {
+		c = c.WithSecretVariable("ATTIC_TOKEN", m.Token)
+	}
+	if m.Cache == "" {
+		c = c.WithServiceBinding("cache", m.Cacheserver())
+	}
+	return c
+}
+
+func (m *AtticCache) cacheURL() string { return or(m.Cache, bundled) }
+
+// nix is a container with Nix, flywheel and the cache. /nix is a cache volume
+// of its base image, seeded with what the image has there; one container drives
+// it at a time, for two Nix processes of different containers would share one
+// database without seeing each other's locks.
+func (m *AtticCache) nix() *dagger.Container {
+	base := dag.Container().From(m.NixImage)
+	seed := base.WithExec([]string{"mkdir", "-p", "/nix"}).Directory("/nix")
+	return m.withCache(base).
+		WithMountedCache("/nix", dag.CacheVolume("attic-cache-nix-"+m.NixImage), dagger.ContainerWithMountedCacheOpts{
+			Source: seed, Sharing: dagger.CacheSharingModeLocked,
+		}).
+		WithFile("/usr/local/bin/flywheel", m.Flywheel("")).
+		// A container is no place to make another sandbox in.
+		WithEnvVariable("NIX_CONFIG", "sandbox = false").
+		WithMountedDirectory("/src", m.Source).
+		WithWorkdir("/src").
+		WithExec([]string{"mkdir", "-p", "/out/files"})
+}
+
+// everyTime makes what follows run at each call, whatever was answered before.
+func everyTime(c *dagger.Container) *dagger.Container {
+	return c.WithEnvVariable("FLYWHEEL_RUN", time.Now().Format(time.RFC3339Nano))
+}
+
+// BuildResult is what a build made, or left behind.
+type BuildResult struct {
+	// The results as files that need no Nix, each under its name.
+	Out *dagger.Directory
+	// What happened, as JSON.
+	Report *dagger.File
+	// What happened, as Markdown.
+	Summary string
+	// Whether it built.
+	Ok bool
+
+	// +private
+	Message string
+}
+
+// Fail if the build failed.
+func (r *BuildResult) Check() error {
+	if !r.Ok {
+		return errors.New(r.Message)
+	}
+	return nil
+}
+
+// Build with Nix, pulling from the cache and pushing every store path to it while the build runs.
+//
+// A build that fails still has a report, and has pushed what it built: check makes it an error.
+func (m *AtticCache) Build(
+	ctx context.Context,
+	// What to build, as nix build takes it; the flake's default package when there is none.
+	// +optional
+	installables []string,
+	// Nix file whose attributes the installables are.
+	// +optional
+	file string,
+	// Build all packages, checks and development shells of the flake.
+	// +optional
+	all bool,
+	// Installable to fetch from the cache first; it is never built.
+	// +optional
+	bootstrap string,
+	// Fail when the build fails, instead of returning its report.
+	// +optional
+	strict bool,
+	// Fail when the cache has a fault.
+	// +optional
+	requireCache bool,
+) (*BuildResult, error) {
+	args := []string{
+		"flywheel", "build", "--cache", m.cacheURL(),
+		"--report", "/out/report.json", "--summary", "/out/summary.md", "--out", "/out/files",
+	}
+	if file != "" {
+		args = append(args, "--file", file)
+	}
+	if bootstrap != "" {
+		args = append(args, "--bootstrap", bootstrap)
+	}
+	if all {
+		args = append(args, "--all")
+	}
+	if requireCache {
+		args = append(args, "--require-cache")
+	}
+	done := m.nix().WithExec(append(args, installables...), anyExit)
+	status, err := done.ExitCode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if status != exitOK && status != exitFailed && status != exitNoCache {
+		return nil, said(ctx, done, "flywheel build", status)
+	}
+	r := &BuildResult{Out: done.Directory("/out/files"), Report: done.File("/out/report.json"), Ok: status == exitOK}
+	if r.Summary, err = done.File("/out/summary.md").Contents(ctx); err != nil {
+		return nil, err
+	}
+	if !r.Ok {
+		r.Message = said(ctx, done, "flywheel build", status).Error()
+	}
+	if strict {
+		return r, r.Check()
+	}
+	return r, nil
+}
+
+// Exit statuses of flywheel (flywheel build --help).
+const (
+	exitOK      = 0
+	exitChecks  = 10
+	exitFailed  = 20
+	exitNoCache = 21
+)
+
+var anyExit = dagger.ContainerWithExecOpts{Expect: dagger.ReturnTypeAny}
+
+// said makes an error of the last lines that a command printed.
+func said(ctx context.Context, c *dagger.Container, command string, status int) error {
+	words, err := c.Stderr(ctx)
+	if err != nil {
+		return err
+	}
+	const kept = 4000
+	if len(words) > kept {
+		words = "…" + words[len(words)-kept:]
+	}
+	return fmt.Errorf("%s ended with %d:\n%s", command, status, words)
+}
+
+// Checks are the results of named checks, all of which ran.
+type Checks struct {
+	// Each check's outcome, as JSON.
+	Report *dagger.File
+	// Each check's outcome, as Markdown.
+	Summary string
+	// Whether none failed.
+	Ok bool
+
+	// +private
+	Message string
+}
+
+// Fail if one of them failed.
+func (c *Checks) Check() error {
+	if !c.Ok {
+		return errors.New(c.Message)
+	}
+	return nil
+}
+
+func checks(ctx context.Context, c *dagger.Container, args ...string) (*Checks, error) {
+	done := c.WithExec(append(args, "--report", "/out/checks.json", "--summary", "/out/checks.md"), anyExit)
+	status, err := done.ExitCode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if status != exitOK && status != exitChecks {
+		return nil, said(ctx, done, args[0]+" "+args[1], status)
+	}
+	r := &Checks{Report: done.File("/out/checks.json"), Ok: status == exitOK}
+	if r.Summary, err = done.File("/out/checks.md").Contents(ctx); err != nil {
+		return nil, err
+	}
+	if !r.Ok {
+		r.Message = said(ctx, done, args[0]+" "+args[1], status).Error()
+	}
+	return r, nil
+}
+
+// Check the sources before anything is deployed from them: a flake.nix gets nix flake check, built through the cache.
+func (m *AtticCache) Validate(ctx context.Context) (*Checks, error) {
+	return checks(ctx, m.nix(), "flywheel", "validate", "--cache", m.cacheURL())
+}
+
+// Look for security faults and secrets in the sources, with gosec, gitleaks and trivy.
+func (m *AtticCache) Test(ctx context.Context) (*Checks, error) {
+	c := dag.Container().From(m.GoImage).
+		WithMountedCache("/go/pkg/mod", dag.CacheVolume("attic-cache-gomod")).
+		WithMountedCache("/gocache", dag.CacheVolume("attic-cache-gobuild")).
+		WithMountedCache("/cache", dag.CacheVolume("attic-cache-tools")).
+		WithEnvVariable("GOMODCACHE", "/go/pkg/mod").
+		WithEnvVariable("GOCACHE", "/gocache").
+		WithEnvVariable("XDG_CACHE_HOME", "/cache").
+		WithFile("/usr/local/bin/flywheel", m.Flywheel("")).
+		WithMountedDirectory("/src", m.Source).
+		WithWorkdir("/src").
+		WithExec([]string{"mkdir", "-p", "/out"})
+	return checks(ctx, c, "flywheel", "test")
+}
+
+// The sources are valid.
+// +check
+func (m *AtticCache) SourcesValid(ctx context.Context) error {
+	c, err := m.Validate(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Check()
+}
+
+// The sources hold no secrets and no known security faults.
+// +check
+func (m *AtticCache) SourcesSecure(ctx context.Context) error {
+	c, err := m.Test(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Check()
+}
+
+// Push store paths of the build volume, with all that they refer to, to the cache.
+// +cache="never"
+func (m *AtticCache) Push(
+	ctx context.Context,
+	// Store paths, as a build's report names them.
+	paths []string,
+) (string, error) {
+	return everyTime(m.nix()).
+		WithExec(append([]string{"flywheel", "push", "--cache", m.cacheURL()}, paths...)).
+		Stderr(ctx)
+}
+
+// Wait until the cache at a URL is healthy.
+// +cache="never"
+func (m *AtticCache) Verify(
+	ctx context.Context,
+	// URL of the cache; http://cache:8080 is the bundled server, or the one given.
+	// +optional
+	url string,
+	// How long to wait, such as 2m.
+	// +optional
+	timeout string,
+	// A server to verify as http://cache:8080 instead of the bundled one.
+	// +optional
+	server *dagger.Service,
+) (string, error) {
+	c := dag.Container().From(m.GoImage).WithFile("/usr/local/bin/flywheel", m.Flywheel(""))
+	if url == "" {
+		url = "http://cache:8080"
+		if server == nil {
+			server = m.Cacheserver()
+		}
+	}
+	if server != nil {
+		c = c.WithServiceBinding("cache", server)
+	}
+	args := []string{"flywheel", "verify", url}
+	if timeout != "" {
+		args = append(args, "--timeout", timeout)
+	}
+	return everyTime(c).WithExec(args).Stdout(ctx)
+}
