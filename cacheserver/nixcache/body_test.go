@@ -26,7 +26,7 @@ func TestABodyThatDoesNotComeIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer idx.Close()
+	defer func() { _ = idx.Close() }()
 	packs, err := packstore.OpenDisk(filepath.Join(dir, "packs"))
 	if err != nil {
 		t.Fatal(err)

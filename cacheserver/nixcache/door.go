@@ -5,6 +5,7 @@ package nixcache
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -109,8 +110,11 @@ func EnsureCache(ctx context.Context, idx index.Index, name, storeDir string) (p
 }
 
 func createCache(ctx context.Context, idx index.Index, name, storeDir string) error {
-	// The time tells keys of caches of the same name apart.
-	key, err := narinfo.GenerateKey(fmt.Sprintf("%s-%d", name, time.Now().Unix()))
+	// Nix keeps one key of a name: two caches of the same name, on two machines,
+	// must not have keys of the same name, too.
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails
+	key, err := narinfo.GenerateKey(fmt.Sprintf("%s-%x", name, random))
 	if err != nil {
 		return err
 	}
