@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"dagger/attic-cache/internal/dagger"
@@ -49,6 +51,39 @@ func everyTime(c *dagger.Container) *dagger.Container {
 	return c.WithEnvVariable("FLYWHEEL_RUN", time.Now().Format(time.RFC3339Nano))
 }
 
+// freshFailure is how old a failure may be to be answered with again: a job asks
+// for the report, the summary and the check of one build, in calls of their own.
+const freshFailure = time.Minute
+
+// attempt runs a command that may fail. To the engine, a failure that is let
+// through is an answer like any other, kept for days: an old one is tried again,
+// for its cause may be gone.
+func attempt(ctx context.Context, c *dagger.Container, args []string) (done *dagger.Container, status int, err error) {
+	fresh := time.Now().Add(-freshFailure)
+	const ended = "/out/ended"
+	for _, c := range []*dagger.Container{c, everyTime(c)} {
+		done = c.WithExec(args, anyExit)
+		if status, err = done.ExitCode(ctx); err != nil {
+			return nil, 0, err
+		}
+		if status == exitOK {
+			break
+		}
+		when, err := done.WithExec([]string{"sh", "-c", "date +%s > " + ended}).File(ended).Contents(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		seconds, err := strconv.ParseInt(strings.TrimSpace(when), 10, 64)
+		if err != nil {
+			return nil, 0, fmt.Errorf("reading when the command ended: %w", err)
+		}
+		if time.Unix(seconds, 0).After(fresh) {
+			break
+		}
+	}
+	return done, status, nil
+}
+
 // BuildResult is what a build made, or left behind.
 type BuildResult struct {
 	// The results as files that need no Nix, each under its name.
@@ -75,6 +110,7 @@ func (r *BuildResult) Check() error {
 // Build with Nix, pulling from the cache and pushing every store path to it while the build runs.
 //
 // A build that fails still has a report, and has pushed what it built: check makes it an error.
+// +cache="session"
 func (m *AtticCache) Build(
 	ctx context.Context,
 	// What to build, as nix build takes it; the flake's default package when there is none.
@@ -112,8 +148,7 @@ func (m *AtticCache) Build(
 	if requireCache {
 		args = append(args, "--require-cache")
 	}
-	done := m.nix().WithExec(append(args, installables...), anyExit)
-	status, err := done.ExitCode(ctx)
+	done, status, err := attempt(ctx, m.nix(), append(args, installables...))
 	if err != nil {
 		return nil, err
 	}
@@ -178,8 +213,7 @@ func (c *Checks) Check() error {
 }
 
 func checks(ctx context.Context, c *dagger.Container, args ...string) (*Checks, error) {
-	done := c.WithExec(append(args, "--report", "/out/checks.json", "--summary", "/out/checks.md"), anyExit)
-	status, err := done.ExitCode(ctx)
+	done, status, err := attempt(ctx, c, append(args, "--report", "/out/checks.json", "--summary", "/out/checks.md"))
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +231,13 @@ func checks(ctx context.Context, c *dagger.Container, args ...string) (*Checks, 
 }
 
 // Check the sources before anything is deployed from them: a flake.nix gets nix flake check, built through the cache.
+// +cache="session"
 func (m *AtticCache) Validate(ctx context.Context) (*Checks, error) {
 	return checks(ctx, m.nix(), "flywheel", "validate", "--cache", m.cacheURL())
 }
 
 // Look for security faults and secrets in the sources, with gosec, gitleaks and trivy.
+// +cache="session"
 func (m *AtticCache) Test(ctx context.Context) (*Checks, error) {
 	c := dag.Container().From(m.GoImage).
 		WithMountedCache("/go/pkg/mod", dag.CacheVolume("attic-cache-gomod")).
