@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
 )
@@ -114,10 +115,26 @@ func withStderr(err error) error {
 	return err
 }
 
-// Ping opens the store, which makes its database when there is none.
+// Ping opens the store, which makes it when there is none. Two that make the
+// same store at the same time get in each other's way ("creating symlink …: File
+// exists"), so it is tried again: the second finds it made.
 func (n *Nix) Ping(ctx context.Context) error {
-	if _, err := n.Command(ctx, "store", "ping").Output(); err != nil {
-		return fmt.Errorf("opening the Nix store: %w", withStderr(err))
+	for attempt := 1; ; attempt++ {
+		_, err := n.Command(ctx, "store", "ping").Output()
+		if err == nil {
+			return nil
+		}
+		if attempt == pings || ctx.Err() != nil {
+			return fmt.Errorf("opening the Nix store: %w", withStderr(err))
+		}
+		select {
+		case <-time.After(betweenPings):
+		case <-ctx.Done():
+		}
 	}
-	return nil
 }
+
+const (
+	pings        = 3
+	betweenPings = 200 * time.Millisecond
+)
