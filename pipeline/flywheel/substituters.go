@@ -294,16 +294,18 @@ func (r *run) checkTrust(urls, keys []string) {
 	if err != nil || r.settings.Trusts(u) {
 		return
 	}
-	for _, url := range urls {
-		if !slices.Contains(r.settings.TrustedSubstituters, url) && !slices.Contains(r.settings.Substituters, url) {
-			r.fault("the Nix daemon does not trust %s and will not pull from %s", u.Username, url)
-		}
+	trusted := slices.Concat(r.settings.TrustedSubstituters, r.settings.Substituters)
+	refused := slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return slices.Contains(trusted, u) })
+	if len(refused) == 0 {
+		return
 	}
-	if len(r.faults) > 0 {
-		r.console.note("add to /etc/nix/nix.conf and restart the daemon: `trusted-users = root %s`, or", u.Username)
-		r.console.note("  extra-trusted-substituters = %s", strings.Join(urls, " "))
-		r.console.note("  extra-trusted-public-keys = %s", strings.Join(keys, " "))
+	for _, url := range refused {
+		r.fault("the Nix daemon does not trust %s and will not pull from %s", u.Username, url)
+		r.console.note("%s", r.faults[len(r.faults)-1])
 	}
+	r.console.note("add to /etc/nix/nix.conf and restart the daemon: `trusted-users = root %s`, or", u.Username)
+	r.console.note("  extra-trusted-substituters = %s", strings.Join(refused, " "))
+	r.console.note("  extra-trusted-public-keys = %s", strings.Join(keys, " "))
 }
 
 // checkSandbox says so when derivations whose builder is /bin/sh cannot build.
