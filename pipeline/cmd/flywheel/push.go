@@ -26,7 +26,7 @@ Exit status:
   3    there is no nix that can be used
   21   something is missing in the cache; the summary names it
   130  interrupted by SIGINT (143 by SIGTERM)`,
-		Example: `  flywheel push --cache https://cache.example.org/main ./result
+		Example: `  flywheel push --cache https://cache.example.org/main $(readlink ./result)
   flywheel push --cache https://cache.example.org/main $(nix build --print-out-paths .#app)`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
