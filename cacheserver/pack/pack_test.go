@@ -2,11 +2,14 @@ package pack_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"slices"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
@@ -31,6 +34,28 @@ func encode(t testing.TB, frames ...pack.Frame) []byte {
 		t.Fatalf("wrote %d bytes, said %d", len(b), e.Size)
 	}
 	return b
+}
+
+func TestAPackIsReadAgainFromAnywhere(t *testing.T) {
+	t.Parallel()
+	for _, e := range []*pack.Encoded{
+		pack.Encode(nil),
+		pack.Encode([]pack.Frame{frame("one", "1"), frame("none", ""), frame("two", "22"), frame("three", "333")}),
+	} {
+		r := e.Reader()
+		want, err := io.ReadAll(r)
+		if err != nil || int64(len(want)) != e.Size {
+			t.Fatalf("read %d of %d bytes, %v", len(want), e.Size, err)
+		}
+		for offset := range e.Size {
+			if _, err := r.Seek(offset, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want[offset:]) {
+				t.Errorf("from %d: other bytes than at first, or error %v", offset, err)
+			}
+		}
+	}
 }
 
 func TestAPackDescribesItself(t *testing.T) {
@@ -59,9 +84,9 @@ func TestDamageToHeadTableOrFootIsSeen(t *testing.T) {
 	t.Parallel()
 	frames := []pack.Frame{frame("one", "frame one"), frame("two", "frame two")}
 	good := encode(t, frames...)
-	framesEnd := 8 + len("frame one") + len("frame two")
+	framesEnd := 16 + len("frame one") + len("frame two")
 	for i := range good {
-		if i >= 8 && i < framesEnd {
+		if i >= 16 && i < framesEnd {
 			continue // a frame's own bytes are checked when they are read
 		}
 		bad := bytes.Clone(good)
@@ -74,6 +99,51 @@ func TestDamageToHeadTableOrFootIsSeen(t *testing.T) {
 		if _, err := pack.ReadTable(bytes.NewReader(good[:n]), int64(n)); !errors.Is(err, pack.ErrDamaged) {
 			t.Errorf("cut off at %d: got %v, want ErrDamaged", n, err)
 		}
+	}
+}
+
+func TestAPackIsAZstdStreamOfItsBlob(t *testing.T) {
+	t.Parallel()
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	whole := encode(t, frame("one, ", string(enc.EncodeAll([]byte("one, "), nil))), frame("two", string(enc.EncodeAll([]byte("two"), nil))))
+	got, err := dec.DecodeAll(whole, nil)
+	if err != nil || string(got) != "one, two" {
+		t.Errorf("the pack unpacks to %q, %v", got, err)
+	}
+}
+
+func TestWholeSizeIsThatOfAPack(t *testing.T) {
+	t.Parallel()
+	e := pack.Encode([]pack.Frame{frame("one", "frame one"), frame("two", "2")})
+	size, first := pack.WholeSize(2, 10)
+	if size != e.Size || first != e.Entries[0].Offset {
+		t.Errorf("WholeSize = %d, %d; the pack has %d, its frames begin at %d", size, first, e.Size, e.Entries[0].Offset)
+	}
+}
+
+func TestPacksOfVersion1AreRead(t *testing.T) {
+	t.Parallel()
+	f := frame("plain", "frame")
+	table := append([]byte{1}, f.Hash[:]...)
+	table = binary.BigEndian.AppendUint32(table, f.Size)
+	table = binary.BigEndian.AppendUint32(table, uint32(len(f.Data)))
+	sum := sha256.Sum256(table)
+	old := append([]byte("ATTCPK01frame"), table...)
+	old = binary.BigEndian.AppendUint32(old, 1)
+	old = binary.BigEndian.AppendUint64(old, uint64(len("ATTCPK01frame")))
+	old = append(append(old, sum[:]...), "attcpk01"...)
+	entries, err := pack.ReadTable(bytes.NewReader(old), int64(len(old)))
+	want := []pack.Entry{{Kind: pack.KindChunk, Chunk: f.Chunk, Offset: 8, Length: 5}}
+	if err != nil || !slices.Equal(entries, want) {
+		t.Errorf("got %+v, %v; want %+v", entries, err, want)
 	}
 }
 

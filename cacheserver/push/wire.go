@@ -95,6 +95,7 @@ const (
 	CodeTooSlow       = "too-slow"
 	CodeInternal      = "internal"
 	CodeNoSpace       = "no-space"
+	CodeUnavailable   = "unavailable"
 )
 
 // AppendHashes is the body of a query for chunks, and of its answer.
