@@ -1,15 +1,20 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	_ "embed"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -18,65 +23,114 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 )
 
-//go:embed schema.sql
-var schema string
+var (
+	//go:embed schema.sql
+	schema1 string
+	//go:embed schema2.sql
+	schema2 string
+)
 
-// schemaVersion is kept in the database's user_version.
-const schemaVersion = 1
+// schemas lead from each version to the next; how many of them a database has
+// gone through is kept in its user_version.
+var schemas = []string{schema1, schema2}
+
+const (
+	busyTimeout = 30 * time.Second
+	// Each connection keeps pages of its own. A writer whose changed pages do not
+	// fit writes them to the log more than once, and the largest change, a pack
+	// of 65,536 chunks, changes as many pages of the table of hashes once that is
+	// large. A reader needs no more than the upper pages of the trees; the
+	// kernel's cache is behind it. With at most 16 readers that is 192 MiB.
+	writerCache = 64 << 20
+	readerCache = 8 << 20
+	maxReaders  = 16
+	// The log is brought into the database each time it has grown by so many
+	// pages, which is 16 MiB.
+	checkpointPages = 4096
+	// maxLog is how long the log may be and stay so. Only a moment in which
+	// nobody reads from it lets it begin anew; past this length the writer waits
+	// for one.
+	maxLog = 64 << 20
+	// logPatience is how long the writer then waits, with all that want to write.
+	logPatience = time.Second
+)
 
 // SQLite is an index in one file. Several processes may have it open.
 type SQLite struct {
+	file  string
 	read  *sql.DB
 	write *sql.DB // one connection: SQLite has one writer at a time
 
-	updates chan *update
-	closing chan struct{}
-	closed  chan struct{}
+	*group
+
+	mu    sync.Mutex
+	locks map[*os.File]bool // those that are held
+
+	maxLog    int64 // bytes
+	nextBound int64 // the length of the log at which the writer next empties it
 }
 
 // OpenSQLite opens the file, which it creates when it is missing.
 func OpenSQLite(ctx context.Context, file string) (_ *SQLite, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("opening the index %s: %w", file, wrapFull(err))
+			err = fmt.Errorf("opening the index %s: %w", file, explain(ctx, err))
 		}
 	}()
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return nil, err
 	}
-	// synchronous=FULL makes a commit in WAL mode wait for the disk: a change
-	// is acknowledged only when it is durable.
-	dsn := (&url.URL{Scheme: "file", Path: abs, RawQuery: url.Values{
-		"_pragma": {"busy_timeout(30000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"},
-		"_txlock": {"immediate"},
-	}.Encode()}).String()
-	x := &SQLite{
-		updates: make(chan *update),
-		closing: make(chan struct{}),
-		closed:  make(chan struct{}),
+	if err := migrate(ctx, abs); err != nil {
+		return nil, err
 	}
-	if x.write, err = sql.Open("sqlite", dsn); err != nil {
+	x := &SQLite{locks: map[*os.File]bool{}, maxLog: maxLog, nextBound: maxLog}
+	// Two names of one file share its locks.
+	if x.file, err = filepath.EvalSymlinks(abs); err != nil {
+		return nil, err
+	}
+	if x.write, err = connect(abs, "foreign_keys(ON)", cacheSize(writerCache)); err != nil {
 		return nil, err
 	}
 	x.write.SetMaxOpenConns(1)
-	if err := x.migrate(ctx); err != nil {
+	if x.read, err = connect(abs, "query_only(ON)", cacheSize(readerCache)); err != nil {
 		_ = x.write.Close()
 		return nil, err
 	}
-	if x.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(ON)"); err != nil {
-		_ = x.write.Close()
-		return nil, err
-	}
-	readers := max(4, runtime.NumCPU())
+	readers := min(max(4, runtime.NumCPU()), maxReaders)
 	x.read.SetMaxOpenConns(readers)
 	x.read.SetMaxIdleConns(readers)
-	go x.writer()
+	x.group = newGroup(x.commit)
 	return x, nil
 }
 
-func (x *SQLite) migrate(ctx context.Context) error {
-	tx, err := x.write.BeginTx(ctx, nil)
+func cacheSize(bytes int) string { return fmt.Sprintf("cache_size(-%d)", bytes>>10) }
+
+func connect(file string, pragmas ...string) (*sql.DB, error) {
+	return sql.Open("sqlite", (&url.URL{Scheme: "file", Path: file, RawQuery: url.Values{
+		"_pragma": append([]string{
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+			"journal_mode(WAL)",
+			// In WAL mode it makes a commit wait for the disk: a change is
+			// acknowledged only when it is durable.
+			"synchronous(FULL)",
+			fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages),
+			fmt.Sprintf("journal_size_limit(%d)", maxLog),
+		}, pragmas...),
+		"_txlock": {"immediate"},
+	}.Encode()}).String())
+}
+
+// migrate creates the tables or brings them to this version, as one change.
+func migrate(ctx context.Context, file string) error {
+	// Foreign keys are not looked at while tables are replaced, which cannot be
+	// said within a transaction, but checked at the end.
+	db, err := connect(file, "foreign_keys(OFF)")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -85,215 +139,138 @@ func (x *SQLite) migrate(ctx context.Context) error {
 	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
-	switch version {
-	case schemaVersion:
+	switch {
+	case version == len(schemas):
 		return nil
-	case 0:
-	default:
-		return fmt.Errorf("it was written by a newer version of this program (schema %d, this one knows %d)", version, schemaVersion)
+	case version > len(schemas):
+		return fmt.Errorf("it was written by a newer version of this program (schema %d, this one knows %d)", version, len(schemas))
 	}
-	if _, err := tx.ExecContext(ctx, schema); err != nil {
-		return fmt.Errorf("creating the tables: %w", err)
+	for i, schema := range schemas[version:] {
+		if _, err := tx.ExecContext(ctx, schema); err != nil {
+			return fmt.Errorf("bringing the tables to version %d: %w", version+i+1, err)
+		}
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
+	var table string
+	err = one(ctx, tx, []any{&table}, `SELECT "table" FROM pragma_foreign_key_check LIMIT 1`)
+	if err == nil {
+		return fmt.Errorf("a row of its table %s refers to one that is not there", table)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(schemas))); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
 // Close ends the writer after the changes that it has begun, then closes the
-// file.
+// file. It ends the locks that are still held.
 func (x *SQLite) Close() error {
-	close(x.closing)
-	<-x.closed
+	x.close()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for f := range x.locks {
+		f.Close()
+	}
+	clear(x.locks)
 	return errors.Join(x.read.Close(), x.write.Close())
 }
 
-// wrapFull names SQLite's errors that callers decide on.
-func wrapFull(err error) error {
+// explain names SQLite's errors that callers decide on, and says of others what
+// they mean for the operator.
+func explain(ctx context.Context, err error) error {
 	var e *sqlite.Error
-	if errors.As(err, &e) {
-		switch code := e.Code(); {
-		case code&0xff == sqlite3.SQLITE_FULL, code == sqlite3.SQLITE_IOERR_WRITE, code == sqlite3.SQLITE_IOERR_SHMSIZE:
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch code := e.Code(); {
+	case code&0xff == sqlite3.SQLITE_FULL, code == sqlite3.SQLITE_IOERR_WRITE, code == sqlite3.SQLITE_IOERR_SHMSIZE:
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case code&0xff == sqlite3.SQLITE_INTERRUPT && ctx.Err() != nil:
+		return ctx.Err()
+	case code&0xff == sqlite3.SQLITE_BUSY:
+		return fmt.Errorf("another process has kept the index to itself for more than %s: %w", busyTimeout, err)
+	case code&0xff == sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("the disk failed under the index: %w", err)
+	case code&0xff == sqlite3.SQLITE_CORRUPT, code&0xff == sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("the index is damaged: %w", err)
 	}
 	return err
 }
 
-// batch is how many values one statement is given; SQLite takes 32,766.
-const batch = 500
-
-// placeholders returns "?,?,…" for n values.
-func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
-
-// Locate implements Index.
-func (x *SQLite) Locate(ctx context.Context, chunks []digest.Hash) ([]Location, error) {
-	var found []Location
-	for len(chunks) > 0 {
-		n := min(batch, len(chunks))
-		args := make([]any, n)
-		for i, h := range chunks[:n] {
-			args[i] = h[:]
-		}
-		chunks = chunks[n:]
-		rows, err := x.read.QueryContext(ctx, `SELECT c.hash, c.size, p.name, c.offset, c.length
-			FROM chunks c JOIN packs p ON p.id = c.pack WHERE c.hash IN (`+placeholders(n)+`)`, args...)
-		if err != nil {
-			return nil, fmt.Errorf("locating chunks: %w", err)
-		}
-		err = each(rows, func() error {
-			var l Location
-			var hash []byte
-			if err := rows.Scan(&hash, &l.Size, &l.Pack, &l.Offset, &l.Length); err != nil {
-				return err
-			}
-			l.Hash = digest.Hash(hash)
-			found = append(found, l)
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("locating chunks: %w", err)
-		}
-	}
-	return found, nil
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// Blob implements Index.
-func (x *SQLite) Blob(ctx context.Context, d digest.Digest) (Blob, error) {
-	return scanBlob(d.String(), x.read.QueryRowContext(ctx,
-		"SELECT id, hash, size, file_hash, file_size FROM blobs WHERE hash = ? AND size = ?", d.Hash[:], d.Size))
-}
-
-// NAR implements Index.
-func (x *SQLite) NAR(ctx context.Context, cache int64, narHash digest.Hash) (Blob, error) {
-	return scanBlob("NAR "+narHash.Nix(), x.read.QueryRowContext(ctx,
-		`SELECT b.id, b.hash, b.size, b.file_hash, b.file_size FROM blobs b
-		 WHERE b.hash = ? AND EXISTS (SELECT 1 FROM paths p WHERE p.nar = b.id AND p.cache = ?)`, narHash[:], cache))
-}
-
-func scanBlob(what string, row *sql.Row) (Blob, error) {
-	var b Blob
-	var hash, fileHash []byte
-	switch err := row.Scan(&b.ID, &hash, &b.Size, &fileHash, &b.FileSize); {
-	case errors.Is(err, sql.ErrNoRows):
-		return Blob{}, fmt.Errorf("blob %s: %w", what, ErrNotFound)
-	case err != nil:
-		return Blob{}, fmt.Errorf("looking up blob %s: %w", what, err)
-	}
-	b.Hash, b.FileHash = digest.Hash(hash), digest.Hash(fileHash)
-	return b, nil
-}
-
-// Extents implements Index.
-func (x *SQLite) Extents(ctx context.Context, blob int64) ([]Extent, error) {
-	rows, err := x.read.QueryContext(ctx, `SELECT p.name, c.offset, c.length
-		FROM blob_chunks b JOIN chunks c ON c.id = b.chunk JOIN packs p ON p.id = c.pack
-		WHERE b.blob = ? ORDER BY b.seq`, blob)
+// each calls row with the function that scans the row, for every row.
+func each(ctx context.Context, q querier, row func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("locating blob %d: %w", blob, err)
+		return explain(ctx, err)
 	}
-	var extents []Extent
-	err = each(rows, func() error {
-		var e Extent
-		if err := rows.Scan(&e.Pack, &e.Offset, &e.Length); err != nil {
-			return err
-		}
-		if n := len(extents); n > 0 && extents[n-1].Pack == e.Pack && extents[n-1].Offset+extents[n-1].Length == e.Offset {
-			extents[n-1].Length += e.Length
-			return nil
-		}
-		extents = append(extents, e)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("locating blob %d: %w", blob, err)
-	}
-	return extents, nil
-}
-
-// Cache implements Index.
-func (x *SQLite) Cache(ctx context.Context, name string) (Cache, error) {
-	c := Cache{Name: name}
-	err := x.read.QueryRowContext(ctx, "SELECT id, store_dir, priority, secret_key FROM caches WHERE name = ?", name).
-		Scan(&c.ID, &c.StoreDir, &c.Priority, &c.SecretKey)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Cache{}, fmt.Errorf("cache %q: %w", name, ErrNotFound)
-	case err != nil:
-		return Cache{}, fmt.Errorf("looking up cache %q: %w", name, err)
-	}
-	return c, nil
-}
-
-// Path implements Index.
-func (x *SQLite) Path(ctx context.Context, cache int64, hash string) (Path, error) {
-	p := Path{CacheID: cache, Hash: hash}
-	var narHash, fileHash []byte
-	var refs, sigs string
-	var created int64
-	err := x.read.QueryRowContext(ctx, `SELECT p.name, p.refs, p.deriver, p.signatures, p.ca, p.created,
-			b.id, b.hash, b.size, b.file_hash, b.file_size
-		FROM paths p JOIN blobs b ON b.id = p.nar WHERE p.cache = ? AND p.hash = ?`, cache, hash).
-		Scan(&p.Name, &refs, &p.Deriver, &sigs, &p.CA, &created,
-			&p.NAR.ID, &narHash, &p.NAR.Size, &fileHash, &p.NAR.FileSize)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Path{}, fmt.Errorf("path %s: %w", hash, ErrNotFound)
-	case err != nil:
-		return Path{}, fmt.Errorf("looking up path %s: %w", hash, err)
-	}
-	p.NAR.Hash, p.NAR.FileHash = digest.Hash(narHash), digest.Hash(fileHash)
-	p.References, p.Signatures = strings.Fields(refs), strings.Fields(sigs)
-	p.Created = time.Unix(created, 0)
-	return p, nil
-}
-
-// MissingPaths implements Index.
-func (x *SQLite) MissingPaths(ctx context.Context, cache int64, hashes []string) ([]string, error) {
-	held := make(map[string]bool, len(hashes))
-	for rest := hashes; len(rest) > 0; {
-		n := min(batch, len(rest))
-		args := make([]any, 0, n+1)
-		args = append(args, cache)
-		for _, h := range rest[:n] {
-			args = append(args, h)
-		}
-		rest = rest[n:]
-		rows, err := x.read.QueryContext(ctx,
-			"SELECT hash FROM paths WHERE cache = ? AND hash IN ("+placeholders(n)+")", args...)
-		if err != nil {
-			return nil, fmt.Errorf("looking for missing paths: %w", err)
-		}
-		err = each(rows, func() error {
-			var h string
-			if err := rows.Scan(&h); err != nil {
-				return err
-			}
-			held[h] = true
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("looking for missing paths: %w", err)
-		}
-	}
-	missing := []string{}
-	for _, h := range hashes {
-		if !held[h] {
-			missing = append(missing, h)
-			held[h] = true
-		}
-	}
-	return missing, nil
-}
-
-// each calls scan for every row and closes rows.
-func each(rows *sql.Rows, scan func() error) error {
 	defer rows.Close()
 	for rows.Next() {
-		if err := scan(); err != nil {
+		if err := row(rows.Scan); err != nil {
 			return err
 		}
 	}
-	return rows.Err()
+	return explain(ctx, rows.Err())
 }
+
+// one scans the first row, or returns ErrNotFound.
+func one(ctx context.Context, q querier, dest []any, query string, args ...any) error {
+	found := false
+	err := each(ctx, q, func(scan func(...any) error) error {
+		if found {
+			return nil
+		}
+		found = true
+		return scan(dest...)
+	}, query, args...)
+	if err == nil && !found {
+		return ErrNotFound
+	}
+	return err
+}
+
+// The driver compiles a statement anew each time it runs. What is asked or said
+// of many rows is therefore one statement over a JSON array.
+
+// textArray writes each of the values once, in the order of the tables that are
+// searched for them.
+func textArray(values []string) string {
+	values = slices.Clone(values)
+	slices.Sort(values)
+	b, _ := json.Marshal(slices.Compact(values)) // strings never fail
+	return string(b)
+}
+
+// hashArray does the same in hexadecimal digits: JSON has no bytes.
+func hashArray(hashes []digest.Hash) string {
+	hashes = slices.Clone(hashes)
+	slices.SortFunc(hashes, func(a, b digest.Hash) int { return bytes.Compare(a[:], b[:]) })
+	hashes = slices.Compact(hashes)
+	return array(len(hashes), 2*digest.Size, func(b []byte, i int) []byte {
+		return hex.AppendEncode(b, hashes[i][:])
+	})
+}
+
+// array writes n strings, each at most width bytes long and in need of no
+// escape, as a JSON array.
+func array(n, width int, value func(b []byte, i int) []byte) string {
+	b := make([]byte, 0, 2+n*(width+3))
+	b = append(b, '[')
+	for i := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = value(b, i)
+		b = append(b, '"')
+	}
+	return string(append(b, ']'))
+}
+
+func unixTime(seconds int64) time.Time { return time.Unix(seconds, 0) }

@@ -1,17 +1,15 @@
 package index_test
 
 import (
-	"database/sql"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index/indextest"
 )
 
-func open(t *testing.T, file string) *index.SQLite {
+func openSQLite(t testing.TB, file string) *index.SQLite {
 	t.Helper()
 	x, err := index.OpenSQLite(t.Context(), file)
 	if err != nil {
@@ -32,24 +30,12 @@ func TestSQLiteConformance(t *testing.T) {
 		if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		return open(t, file), func() index.Index { return open(t, file) }
+		return openSQLite(t, file), func() index.Index { return openSQLite(t, file) }
 	})
 }
 
-func TestAnIndexOfANewerVersionIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "index.sqlite")
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec("PRAGMA user_version = 99"); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := index.OpenSQLite(t.Context(), file); err == nil || !strings.Contains(err.Error(), "newer version") {
-		t.Errorf("got %v, want an error that says it is newer", err)
-	}
+func BenchmarkSQLite(b *testing.B) {
+	indextest.Bench(b, func(b *testing.B) index.Index {
+		return openSQLite(b, filepath.Join(b.TempDir(), "index.sqlite"))
+	})
 }

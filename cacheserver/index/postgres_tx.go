@@ -1,0 +1,338 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
+)
+
+// pgTx is a change. Rows are locked and inserted in the order of their hashes, so
+// that two processes that write the same ones seldom wait for each other in a
+// circle. Each statement sees what was committed before it began (READ
+// COMMITTED): what must not change between two is locked by the first.
+type pgTx struct {
+	ctx    context.Context
+	conn   *pgx.Conn
+	limit  time.Duration // for one statement
+	now    int64
+	failed error // the server's; it takes no more statements of this change then
+}
+
+// explained returns the error that the change failed with, as callers see it.
+func (t *pgTx) explained() error { return explainPostgres(t.ctx, t.failed) }
+
+// each calls row for every row and returns how many rows were returned or
+// written.
+func (t *pgTx) each(sql string, args, into []any, row func()) (int, error) {
+	if t.failed != nil {
+		return 0, t.explained()
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, t.limit)
+	defer cancel()
+	n, err := pgEach(ctx, t.conn, sql, args, into, row)
+	t.failed = err
+	return n, t.explained()
+}
+
+// one reads the only row and says whether there was one.
+func (t *pgTx) one(sql string, args, into []any) (bool, error) {
+	n, err := t.each(sql, args, into, func() {})
+	return n > 0, err
+}
+
+// exec returns how many rows were written.
+func (t *pgTx) exec(sql string, args ...any) (int, error) {
+	if t.failed != nil {
+		return 0, t.explained()
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, t.limit)
+	defer cancel()
+	tag, err := t.conn.Exec(ctx, sql, args...)
+	t.failed = err
+	return int(tag.RowsAffected()), t.explained()
+}
+
+// send runs statements in one round trip.
+func (t *pgTx) send(b *pgx.Batch) error {
+	if t.failed != nil {
+		return t.explained()
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, t.limit)
+	defer cancel()
+	t.failed = t.conn.SendBatch(ctx, b).Close()
+	return t.explained()
+}
+
+// AddPack implements Tx.
+func (t *pgTx) AddPack(name string, size int64, entries []pack.Entry) error {
+	if err := t.addPack(name, size, entries); err != nil {
+		return fmt.Errorf("recording pack %s: %w", name, err)
+	}
+	return nil
+}
+
+func (t *pgTx) addPack(name string, size int64, entries []pack.Entry) error {
+	var dead int64
+	for _, e := range entries {
+		dead += int64(e.Length)
+	}
+	c := pgEntriesOf(entries)
+	var id, live int64
+	// An insert that meets the same chunk in a change under way waits until it is
+	// known whether that one holds.
+	there, err := t.one(`WITH p AS (
+			INSERT INTO packs (name, size, dead, created) VALUES ($1, $2, 0, $3)
+			ON CONFLICT (name) DO NOTHING RETURNING id
+		), c AS (
+			INSERT INTO chunks (hash, size, pack, start, length, touched)
+			SELECT u.hash, u.size, p.id, u.start, u.length, $3
+			FROM p, unnest($4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[]) AS u (hash, size, start, length)
+			ORDER BY u.hash
+			ON CONFLICT (hash) DO NOTHING RETURNING length
+		)
+		SELECT p.id, (SELECT coalesce(sum(length), 0) FROM c)::bigint FROM p`,
+		[]any{name, size, t.now, c.hashes, c.sizes, c.starts, c.lengths}, []any{&id, &live})
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return ErrExists
+	case live == dead:
+		return nil
+	}
+	_, err = t.exec("UPDATE packs SET dead = $2 WHERE id = $1", id, dead-live)
+	return err
+}
+
+// pgEntries are the chunks of a pack, each once and by hash, and as arrays.
+type pgEntries struct {
+	entries                []*pack.Entry
+	hashes                 [][]byte
+	sizes, starts, lengths []int64
+}
+
+func pgEntriesOf(entries []pack.Entry) pgEntries {
+	sorted := make([]*pack.Entry, 0, len(entries))
+	for i := range entries {
+		if entries[i].Kind == pack.KindChunk {
+			sorted = append(sorted, &entries[i])
+		}
+	}
+	byHash := func(a, b *pack.Entry) int { return bytes.Compare(a.Hash[:], b.Hash[:]) }
+	slices.SortStableFunc(sorted, byHash)
+	sorted = slices.CompactFunc(sorted, func(a, b *pack.Entry) bool { return byHash(a, b) == 0 })
+	c := pgEntries{
+		entries: sorted,
+		hashes:  make([][]byte, len(sorted)), sizes: make([]int64, len(sorted)),
+		starts: make([]int64, len(sorted)), lengths: make([]int64, len(sorted)),
+	}
+	for i, e := range sorted {
+		c.hashes[i], c.sizes[i], c.starts[i], c.lengths[i] = e.Hash[:], int64(e.Size), e.Offset, int64(e.Length)
+	}
+	return c
+}
+
+// AddBlob implements Tx.
+func (t *pgTx) AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, error) {
+	b, err := t.addBlob(b, chunks, expires.Unix())
+	if err != nil {
+		return Blob{}, fmt.Errorf("recording blob %s: %w", b.Digest, err)
+	}
+	return b, nil
+}
+
+func (t *pgTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
+	for {
+		there, ids, err := t.lockBlob(b, chunks, expires)
+		if there.ID != 0 || err != nil {
+			return there, err
+		}
+		added, err := t.one(`WITH b AS (
+				INSERT INTO blobs (hash, size, file_hash, file_size, created, expires)
+				VALUES ($1, $2, $3, $4, $5, $6)
+				ON CONFLICT (hash, size) DO NOTHING RETURNING id
+			), c AS (
+				INSERT INTO blob_chunks (blob, seq, chunk)
+				SELECT b.id, u.n - 1, u.chunk FROM b, unnest($7::bigint[]) WITH ORDINALITY AS u (chunk, n)
+			)
+			SELECT id FROM b`,
+			[]any{b.Hash[:], b.Size, b.FileHash[:], b.FileSize, t.now, expires, ids}, []any{&b.ID})
+		if added || err != nil {
+			return b, err
+		}
+		// Another process has just added it. Its row is there to be locked now,
+		// unless it was removed as quickly.
+	}
+}
+
+// lockBlob extends a blob's life, which keeps it from being removed before this
+// change is through, and returns it; or, if there is none, keeps its chunks from
+// being removed and returns their IDs in order.
+func (t *pgTx) lockBlob(b Blob, chunks []digest.Chunk, expires int64) (there Blob, ids []int64, err error) {
+	hashes := make([]digest.Hash, len(chunks))
+	for i, c := range chunks {
+		hashes[i] = c.Hash
+	}
+	there.Digest = b.Digest
+	stored := make(map[digest.Chunk]int64, len(chunks))
+	var q pgx.Batch
+	q.Queue(`UPDATE blobs SET expires = greatest(expires, $3) WHERE hash = $1 AND size = $2
+		RETURNING id, file_hash, file_size`, b.Hash[:], b.Size, expires).
+		Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&there.ID, (*pgHash)(&there.FileHash), &there.FileSize}, func() error { return nil })
+			return err
+		})
+	q.Queue("SELECT id, hash, size FROM chunks WHERE hash = ANY ($1) ORDER BY hash FOR KEY SHARE", pgHashes(hashes)).
+		Query(func(rows pgx.Rows) error {
+			var c digest.Chunk
+			var id int64
+			_, err := pgx.ForEachRow(rows, []any{&id, (*pgHash)(&c.Hash), &c.Size}, func() error {
+				stored[c] = id
+				return nil
+			})
+			return err
+		})
+	if err := t.send(&q); err != nil || there.ID != 0 {
+		return there, nil, err
+	}
+	ids = make([]int64, len(chunks))
+	for i, c := range chunks {
+		id, ok := stored[c]
+		if !ok {
+			return there, nil, fmt.Errorf("chunk %d (%s): %w", i, c.Hash, ErrMissingChunks)
+		}
+		ids[i] = id
+	}
+	return there, ids, nil
+}
+
+// PutPath implements Tx.
+func (t *pgTx) PutPath(p Path) ([]string, error) {
+	absent, err := t.putPath(p)
+	if err != nil {
+		return nil, fmt.Errorf("recording path %s-%s: %w", p.Hash, p.Name, err)
+	}
+	return absent, nil
+}
+
+func (t *pgTx) putPath(p Path) ([]string, error) {
+	var others []string
+	for _, ref := range p.References {
+		if h := pathHash(ref); h != p.Hash {
+			others = append(others, h)
+		}
+	}
+	others = pgTexts(others)
+	held := make(map[string]bool, len(others))
+	var written int64
+	var q pgx.Batch
+	// Without the NAR nothing is written: no path is over it then, neither by that
+	// hash.
+	q.Queue(`INSERT INTO paths (cache, hash, name, nar, refs, deriver, signatures, ca, created, used)
+		SELECT $1, $2, $3, b.id, $5, $6, $7, $8, $9, $9 FROM blobs b WHERE b.id = $4 FOR KEY SHARE
+		ON CONFLICT (cache, hash) DO UPDATE SET name = excluded.name, nar = excluded.nar, refs = excluded.refs,
+			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca,
+			used = greatest(paths.used, excluded.used)`,
+		p.CacheID, p.Hash, p.Name, p.NAR.ID, notNull(p.References), p.Deriver, notNull(p.Signatures), p.CA, t.now).
+		Exec(func(tag pgconn.CommandTag) error {
+			written = tag.RowsAffected()
+			return nil
+		})
+	const stored = "SELECT id FROM paths WHERE cache = $1 AND hash = $2 AND nar + 0 = $3"
+	q.Queue("DELETE FROM referrers WHERE path = ("+stored+") AND hash <> ALL ($4)",
+		p.CacheID, p.Hash, p.NAR.ID, others)
+	q.Queue("INSERT INTO referrers (cache, hash, path) SELECT $1, u.hash, p.id FROM ("+stored+`) p, unnest($4::text[]) AS u (hash)
+		ON CONFLICT DO NOTHING`, p.CacheID, p.Hash, p.NAR.ID, others)
+	q.Queue("SELECT hash FROM paths WHERE cache = $1 AND hash = ANY ($2) ORDER BY hash FOR KEY SHARE", p.CacheID, others).
+		Query(func(rows pgx.Rows) error {
+			var h string
+			_, err := pgx.ForEachRow(rows, []any{&h}, func() error {
+				held[h] = true
+				return nil
+			})
+			return err
+		})
+	err := t.send(&q)
+	if err == nil && written == 0 {
+		err = fmt.Errorf("its NAR, blob %d: %w", p.NAR.ID, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var absent []string
+	for _, ref := range p.References {
+		if h := pathHash(ref); h != p.Hash && !held[h] {
+			absent = append(absent, ref)
+		}
+	}
+	return absent, nil
+}
+
+// notNull makes an empty array of none at all.
+func notNull(texts []string) []string { return append([]string{}, texts...) }
+
+// AddCache implements Tx.
+func (t *pgTx) AddCache(c Cache) (int64, error) {
+	var id int64
+	added, err := t.one(`INSERT INTO caches (name, store_dir, priority, secret_key, retention, created)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING RETURNING id`,
+		[]any{c.Name, c.StoreDir, c.Priority, c.SecretKey, int64(c.Retention / time.Second), t.now}, []any{&id})
+	if err == nil && !added {
+		err = ErrExists
+	}
+	if err != nil {
+		return 0, fmt.Errorf("recording cache %q: %w", c.Name, err)
+	}
+	return id, nil
+}
+
+// SetRetention implements Tx.
+func (t *pgTx) SetRetention(cache int64, retention time.Duration) error {
+	n, err := t.exec("UPDATE caches SET retention = $2 WHERE id = $1", cache, int64(retention/time.Second))
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("changing the retention of cache %d: %w", cache, err)
+	}
+	return nil
+}
+
+// TouchChunks implements Tx.
+func (t *pgTx) TouchChunks(chunks []digest.Hash) error {
+	// A row that was touched in this very second is not written again, here and
+	// below: many processes touch what many use.
+	_, err := t.exec("UPDATE chunks SET touched = $2 WHERE hash = ANY ($1) AND touched < $2", pgHashes(chunks), t.now)
+	if err != nil {
+		return fmt.Errorf("touching %d chunks: %w", len(chunks), err)
+	}
+	return nil
+}
+
+// TouchPaths implements Tx.
+func (t *pgTx) TouchPaths(cache int64, hashes []string) error {
+	_, err := t.exec("UPDATE paths SET used = $3 WHERE cache = $1 AND hash = ANY ($2) AND used < $3",
+		cache, pgTexts(hashes), t.now)
+	if err != nil {
+		return fmt.Errorf("touching %d paths: %w", len(hashes), err)
+	}
+	return nil
+}
+
+// TouchNAR implements Tx.
+func (t *pgTx) TouchNAR(cache int64, narHash digest.Hash) error {
+	_, err := t.exec(`UPDATE paths SET used = $3 WHERE cache = $1 AND used < $3
+		AND nar = ANY (ARRAY (SELECT id FROM blobs WHERE hash = $2))`, cache, narHash[:], t.now)
+	if err != nil {
+		return fmt.Errorf("touching the paths over NAR %s: %w", narHash.Nix(), err)
+	}
+	return nil
+}

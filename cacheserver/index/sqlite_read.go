@@ -1,0 +1,250 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+)
+
+// locations reads rows of hash, size, touched, pack, offset and length.
+func (x *SQLite) locations(ctx context.Context, query string, args ...any) ([]Location, error) {
+	var found []Location
+	err := each(ctx, x.read, func(scan func(...any) error) error {
+		var l Location
+		var hash []byte
+		var touched int64
+		if err := scan(&hash, &l.Size, &touched, &l.Pack, &l.Offset, &l.Length); err != nil {
+			return err
+		}
+		l.Hash, l.Touched = digest.Hash(hash), unixTime(touched)
+		found = append(found, l)
+		return nil
+	}, query, args...)
+	return found, err
+}
+
+// Locate implements Reader.
+func (x *SQLite) Locate(ctx context.Context, chunks []digest.Hash) ([]Location, error) {
+	found, err := x.locations(ctx, `SELECT c.hash, c.size, c.touched, p.name, c.offset, c.length
+		FROM json_each(?) j CROSS JOIN chunks c ON c.hash = unhex(j.value) JOIN packs p ON p.id = c.pack`, hashArray(chunks))
+	if err != nil {
+		return nil, fmt.Errorf("locating chunks: %w", err)
+	}
+	return found, nil
+}
+
+const selectBlob = "SELECT id, hash, size, file_hash, file_size FROM blobs"
+
+func scanBlob(ctx context.Context, q querier, query string, args ...any) (Blob, error) {
+	var b Blob
+	var hash, fileHash []byte
+	if err := one(ctx, q, []any{&b.ID, &hash, &b.Size, &fileHash, &b.FileSize}, query, args...); err != nil {
+		return Blob{}, err
+	}
+	b.Hash, b.FileHash = digest.Hash(hash), digest.Hash(fileHash)
+	return b, nil
+}
+
+// Blob implements Reader.
+func (x *SQLite) Blob(ctx context.Context, d digest.Digest) (Blob, error) {
+	b, err := scanBlob(ctx, x.read, selectBlob+" WHERE hash = ? AND size = ?", d.Hash[:], d.Size)
+	if err != nil {
+		return Blob{}, fmt.Errorf("looking up blob %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// NAR implements Reader.
+func (x *SQLite) NAR(ctx context.Context, cache int64, narHash digest.Hash) (Blob, error) {
+	b, err := scanBlob(ctx, x.read, selectBlob+` WHERE hash = ?
+		AND EXISTS (SELECT 1 FROM paths p WHERE p.nar = blobs.id AND p.cache = ?)`, narHash[:], cache)
+	if err != nil {
+		return Blob{}, fmt.Errorf("looking up NAR %s: %w", narHash.Nix(), err)
+	}
+	return b, nil
+}
+
+// Chunks implements Reader.
+func (x *SQLite) Chunks(ctx context.Context, blob int64, from, limit int) ([]Location, error) {
+	found, err := x.locations(ctx, `SELECT c.hash, c.size, c.touched, p.name, c.offset, c.length
+		FROM blob_chunks b JOIN chunks c ON c.id = b.chunk JOIN packs p ON p.id = c.pack
+		WHERE b.blob = ? AND b.seq >= ? ORDER BY b.seq LIMIT ?`, blob, from, max(limit, 0))
+	if err == nil && len(found) == 0 {
+		err = x.blobExists(ctx, blob)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the chunks of blob %d: %w", blob, err)
+	}
+	return found, nil
+}
+
+// Extents implements Reader.
+func (x *SQLite) Extents(ctx context.Context, blob int64) ([]Extent, error) {
+	var extents []Extent
+	err := each(ctx, x.read, func(scan func(...any) error) error {
+		var e Extent
+		if err := scan(&e.Pack, &e.Offset, &e.Length); err != nil {
+			return err
+		}
+		if n := len(extents); n > 0 && extents[n-1].Pack == e.Pack && extents[n-1].Offset+extents[n-1].Length == e.Offset {
+			extents[n-1].Length += e.Length
+			return nil
+		}
+		extents = append(extents, e)
+		return nil
+	}, `SELECT p.name, c.offset, c.length
+		FROM blob_chunks b JOIN chunks c ON c.id = b.chunk JOIN packs p ON p.id = c.pack
+		WHERE b.blob = ? ORDER BY b.seq`, blob)
+	if err == nil && len(extents) == 0 {
+		err = x.blobExists(ctx, blob)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locating blob %d: %w", blob, err)
+	}
+	return extents, nil
+}
+
+// blobExists tells a blob of no chunks from one that was removed.
+func (x *SQLite) blobExists(ctx context.Context, blob int64) error {
+	var id int64
+	return one(ctx, x.read, []any{&id}, "SELECT id FROM blobs WHERE id = ?", blob)
+}
+
+const selectCache = "SELECT id, name, store_dir, priority, secret_key, retention FROM caches"
+
+func scanCache(scan func(...any) error) (Cache, error) {
+	var c Cache
+	var retention int64
+	err := scan(&c.ID, &c.Name, &c.StoreDir, &c.Priority, &c.SecretKey, &retention)
+	c.Retention = time.Duration(retention) * time.Second
+	return c, err
+}
+
+// Cache implements Reader.
+func (x *SQLite) Cache(ctx context.Context, name string) (Cache, error) {
+	found, err := x.caches(ctx, selectCache+" WHERE name = ?", name)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Cache{}, fmt.Errorf("looking up cache %q: %w", name, err)
+	}
+	return found[0], nil
+}
+
+// Caches implements Reader.
+func (x *SQLite) Caches(ctx context.Context) ([]Cache, error) {
+	found, err := x.caches(ctx, selectCache+" ORDER BY name")
+	if err != nil {
+		return nil, fmt.Errorf("listing the caches: %w", err)
+	}
+	return found, nil
+}
+
+func (x *SQLite) caches(ctx context.Context, query string, args ...any) ([]Cache, error) {
+	var found []Cache
+	err := each(ctx, x.read, func(scan func(...any) error) error {
+		c, err := scanCache(scan)
+		found = append(found, c)
+		return err
+	}, query, args...)
+	return found, err
+}
+
+// Path implements Reader.
+func (x *SQLite) Path(ctx context.Context, cache int64, hash string) (Path, error) {
+	p := Path{CacheID: cache, Hash: hash}
+	var narHash, fileHash []byte
+	var refs, sigs string
+	var created, used int64
+	err := one(ctx, x.read, []any{
+		&p.Name, &refs, &p.Deriver, &sigs, &p.CA, &created, &used,
+		&p.NAR.ID, &narHash, &p.NAR.Size, &fileHash, &p.NAR.FileSize,
+	}, `SELECT p.name, p.refs, p.deriver, p.signatures, p.ca, p.created, p.used,
+			b.id, b.hash, b.size, b.file_hash, b.file_size
+		FROM paths p JOIN blobs b ON b.id = p.nar WHERE p.cache = ? AND p.hash = ?`, cache, hash)
+	if err != nil {
+		return Path{}, fmt.Errorf("looking up path %s: %w", hash, err)
+	}
+	p.NAR.Hash, p.NAR.FileHash = digest.Hash(narHash), digest.Hash(fileHash)
+	p.References, p.Signatures = strings.Fields(refs), strings.Fields(sigs)
+	p.Created, p.Used = unixTime(created), unixTime(used)
+	return p, nil
+}
+
+// MissingPaths implements Reader.
+func (x *SQLite) MissingPaths(ctx context.Context, cache int64, hashes []string, before time.Time) (missing, stale []string, err error) {
+	seen := make(map[string]bool, len(hashes))
+	missing, stale = []string{}, []string{}
+	err = each(ctx, x.read, func(scan func(...any) error) error {
+		var hash string
+		var used int64
+		if err := scan(&hash, &used); err != nil {
+			return err
+		}
+		if used < before.Unix() {
+			stale = append(stale, hash)
+		}
+		seen[hash] = true
+		return nil
+	}, `SELECT p.hash, p.used FROM json_each(?) j
+		CROSS JOIN paths p INDEXED BY paths_by_hash ON p.cache = ? AND p.hash = j.value`, textArray(hashes), cache)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for missing paths: %w", err)
+	}
+	for _, h := range hashes {
+		if !seen[h] {
+			missing = append(missing, h)
+			seen[h] = true
+		}
+	}
+	return missing, stale, nil
+}
+
+// Referrers implements Reader.
+func (x *SQLite) Referrers(ctx context.Context, cache int64, hash string) ([]PathName, error) {
+	found, err := pathNames(ctx, x.read, `SELECT p.cache, p.hash, p.name FROM referrers r JOIN paths p ON p.id = r.path
+		WHERE r.cache = ? AND r.hash = ? ORDER BY p.hash`, cache, hash)
+	if err != nil {
+		return nil, fmt.Errorf("looking for what refers to path %s: %w", hash, err)
+	}
+	return found, nil
+}
+
+// pathNames reads rows of cache, hash and name.
+func pathNames(ctx context.Context, q querier, query string, args ...any) ([]PathName, error) {
+	var found []PathName
+	err := each(ctx, q, func(scan func(...any) error) error {
+		var p PathName
+		err := scan(&p.CacheID, &p.Hash, &p.Name)
+		found = append(found, p)
+		return err
+	}, query, args...)
+	return found, err
+}
+
+// Pins implements Reader.
+func (x *SQLite) Pins(ctx context.Context, cache int64) ([]Pin, error) {
+	var found []Pin
+	err := each(ctx, x.read, func(scan func(...any) error) error {
+		p := Pin{CacheID: cache}
+		var created, expires int64
+		if err := scan(&p.Name, &p.Hash, &p.PathName, &created, &expires); err != nil {
+			return err
+		}
+		p.Created = unixTime(created)
+		if expires != 0 {
+			p.Expires = unixTime(expires)
+		}
+		found = append(found, p)
+		return nil
+	}, `SELECT i.name, p.hash, p.name, i.created, i.expires FROM pins i JOIN paths p ON p.id = i.path
+		WHERE i.cache = ? ORDER BY i.name, i.id DESC`, cache)
+	if err != nil {
+		return nil, fmt.Errorf("listing the pins: %w", err)
+	}
+	return found, nil
+}
