@@ -53,11 +53,15 @@ func OpenDisk(dir string) (*Disk, error) {
 }
 
 func (d *Disk) path(name string) string {
-	fan := "00"
-	if len(name) >= 2 {
-		fan = name[len(name)-2:]
+	return filepath.Join(d.dir, fan(name), name+suffix)
+}
+
+// fan is the subdirectory that a pack's files are in.
+func fan(name string) string {
+	if len(name) < 2 {
+		return "00"
 	}
-	return filepath.Join(d.dir, fan, name+suffix)
+	return name[len(name)-2:]
 }
 
 // Put implements Store: write beside, fsync, link into place, fsync the
@@ -136,7 +140,7 @@ func (d *Disk) Open(_ context.Context, name string, offset, length int64) (io.Re
 	}
 	info, err := f.Stat()
 	if err == nil && (offset < 0 || length < 0 || offset > info.Size()-length) {
-		err = fmt.Errorf("%d bytes at offset %d of %d", length, offset, info.Size())
+		err = fmt.Errorf("%w: %d bytes at offset %d of %d", io.ErrUnexpectedEOF, length, offset, info.Size())
 	}
 	if err == nil {
 		_, err = f.Seek(offset, io.SeekStart)

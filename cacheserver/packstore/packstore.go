@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"time"
 )
 
 // ErrNotFound is wrapped when there is no pack of that name.
@@ -20,6 +21,10 @@ var ErrExists = errors.New("pack already exists")
 // is full. Reads go on, and writes succeed again once there is room.
 var ErrNoSpace = errors.New("no space left in the pack store")
 
+// ErrUnavailable is wrapped when the storage cannot be reached now. Trying again
+// later may help, and needs no restart.
+var ErrUnavailable = errors.New("the pack store cannot be reached")
+
 // Store is what every engine that holds packs does. All methods may be called
 // at the same time, and from several processes over the same storage.
 //
@@ -27,13 +32,19 @@ var ErrNoSpace = errors.New("no space left in the pack store")
 type Store interface {
 	// Put writes a pack of exactly size bytes. When it returns nil, the pack
 	// survives a crash of this machine; when it returns an error, no pack of
-	// that name can be seen, and none was if there was none before.
+	// that name can be seen, and none was if there was none before. Only after
+	// ErrUnavailable, or because ctx ended, may it turn out to be there after
+	// all. A body that is an io.Seeker may be read more than once, from where it
+	// stood, so that a failed write can be tried again.
 	Put(ctx context.Context, name string, size int64, body io.Reader) error
 
 	// Open returns a reader positioned at offset that gives at least length
-	// bytes, or ErrNotFound. The caller reads length bytes, no more, and closes
-	// it. Where packs are files it is the *os.File itself, so that net/http
-	// hands the copying to the kernel.
+	// bytes, or ErrNotFound; where the pack has not as many, the error, of Open
+	// or of Read, wraps io.ErrUnexpectedEOF. The caller reads length bytes, no
+	// more, and closes it; ctx is to live until then. It copies with CopyN, so
+	// that net/http hands the copying to the kernel where packs, or parts of
+	// them, are files. A pack that is deleted meanwhile gives its own bytes or
+	// an error.
 	Open(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error)
 
 	// Size returns a pack's length in bytes, or ErrNotFound.
@@ -46,6 +57,28 @@ type Store interface {
 
 	// Delete removes a pack. A name that is not there is no error.
 	Delete(ctx context.Context, name string) error
+}
+
+// Presigner is what a Store does, too, whose packs others can read from where
+// they are kept.
+type Presigner interface {
+	// Presign returns a URL under which anyone can GET a pack for ttl, of 1
+	// second to 7 days. It does not look whether the pack is there.
+	Presign(ctx context.Context, name string, ttl time.Duration) (url string, err error)
+}
+
+// copier is what a reader of Open is that consists of several files.
+type copier interface {
+	CopyTo(w io.Writer, n int64) (int64, error)
+}
+
+// CopyN copies n bytes from a reader that Store.Open gave, as io.CopyN does. The
+// source that w's ReadFrom sees is an *os.File wherever there is one.
+func CopyN(w io.Writer, r io.ReadCloser, n int64) (int64, error) {
+	if c, ok := r.(copier); ok {
+		return c.CopyTo(w, n)
+	}
+	return io.CopyN(w, r, n)
 }
 
 var validName = regexp.MustCompile(`^[0-9a-z]{1,64}$`)
