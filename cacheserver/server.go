@@ -11,16 +11,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 )
 
@@ -36,51 +32,32 @@ const (
 	drainTime = 30 * time.Second
 )
 
-// Config says where a server keeps its data and for which store it caches.
-type Config struct {
-	Data     string       // directory, created when it is missing
-	StoreDir string       // of the paths it holds; storepath.DefaultDir when empty
-	Log      *slog.Logger // nothing is logged when nil
-}
-
 // Server is an open store with its doors.
 type Server struct {
+	*Engines
+	config    Config
 	publicKey string
-	index     index.Index
-	store     *cas.Store
 	door      *nixcache.Door
-	log       *slog.Logger
 }
 
-// Open opens the data directory. Several servers, in one process or in many,
-// may have the same one open.
+// Open opens the engines and makes the default cache at the first start. Several
+// servers, in one process or in many, may have the same engines open.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.StoreDir == "" {
 		c.StoreDir = storepath.DefaultDir
 	}
 	c.StoreDir = filepath.Clean(c.StoreDir)
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("opening the data directory: %w", err)
-	}
-	packs, err := packstore.OpenDisk(filepath.Join(c.Data, "packs"))
+	e, err := OpenEngines(ctx, &c)
 	if err != nil {
 		return nil, err
 	}
-	idx, err := index.OpenSQLite(ctx, filepath.Join(c.Data, "index.sqlite"))
+	publicKey, err := nixcache.EnsureCache(ctx, e.Index, DefaultCache, c.StoreDir)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.Close())
 	}
-	publicKey, err := nixcache.EnsureCache(ctx, idx, DefaultCache, c.StoreDir)
-	if err != nil {
-		return nil, errors.Join(err, idx.Close())
-	}
-	store := cas.New(packs, idx)
 	return &Server{
-		publicKey: publicKey, index: idx, store: store, log: c.Log,
-		door: nixcache.New(store, idx, DefaultCache, c.Log),
+		Engines: e, config: c, publicKey: publicKey,
+		door: nixcache.New(e.Store, e.Index, nixcache.Config{DefaultCache: DefaultCache, Redirect: c.Redirect, Log: c.Log}),
 	}, nil
 }
 
@@ -95,17 +72,17 @@ func (s *Server) Handler() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	return logged(s.log, mux)
+	return logged(s.config.Log, mux)
 }
 
-// Serve answers on the listener, which it closes, until ctx is done; requests
-// under way then have 30 s to end.
+// Serve answers on the listener, which it closes, and collects, until ctx is
+// done; requests under way then have 30 s to end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -114,7 +91,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		return nil
 	})
+	background, stop := context.WithCancel(context.WithoutCancel(gctx))
+	g.Go(func() error { return s.door.RecordUses(background) })
+	if s.config.CollectEvery > 0 {
+		g.Go(func() error { return s.Collector().Schedule(gctx, s.config.CollectEvery) })
+	}
 	g.Go(func() error {
+		defer stop() // what the last requests used is to be recorded, too
 		<-gctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(gctx), drainTime)
 		defer cancel()
@@ -125,10 +108,4 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return nil
 	})
 	return g.Wait()
-}
-
-// Close ends the server once nothing is served any more.
-func (s *Server) Close() error {
-	s.store.Close()
-	return s.index.Close()
 }

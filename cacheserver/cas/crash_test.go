@@ -50,7 +50,7 @@ func victim(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := cas.New(disk, x)
+	s := cas.New(disk, x, cas.DefaultGrace)
 	var out sync.Mutex
 	var g errgroup.Group
 	for range 4 {
@@ -90,7 +90,7 @@ func storeRandomBlob(ctx context.Context, s *cas.Store, x index.Index) (string, 
 		return "", err
 	}
 	if err := x.Update(ctx, func(tx index.Tx) error {
-		_, err := tx.AddBlob(blob, chunksOf(frames))
+		_, err := tx.AddBlob(blob, chunksOf(frames), s.Expiry())
 		return err
 	}); err != nil {
 		return "", err

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"runtime"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,12 +41,17 @@ func (s *Store) Reserve(ctx context.Context, n int64) (release func(), err error
 //
 // Uploads that wait for the same disk are written as one pack.
 func (s *Store) PutFrames(ctx context.Context, frames []pack.Frame) error {
+	if err := check(ctx, frames); err != nil {
+		return err
+	}
+	return s.putChecked(ctx, frames)
+}
+
+// putChecked stores frames that are known to hold their chunks.
+func (s *Store) putChecked(ctx context.Context, frames []pack.Frame) error {
 	u := &upload{frames: frames, done: make(chan error, 1)}
 	for _, f := range frames {
 		u.bytes += int64(len(f.Data))
-	}
-	if err := check(ctx, frames); err != nil {
-		return err
 	}
 	select {
 	case s.uploads <- u:
@@ -151,10 +157,21 @@ func (s *Store) write(group []*upload) error {
 	})
 }
 
-// packName sorts by time, for people who look at the directory, and is unique
-// without asking anyone.
+// packName sorts by time, for people who look at the directory and for PackTime,
+// and is unique without asking anyone.
 func packName() string {
 	random := make([]byte, 12)
 	_, _ = rand.Read(random) // never fails
 	return fmt.Sprintf("%012x%s", time.Now().UnixMilli(), hex.EncodeToString(random))
+}
+
+// PackTime returns when a pack of that name was begun. ok is false for a name
+// that this store did not give.
+func PackTime(name string) (_ time.Time, ok bool) {
+	const timeDigits, digits = 12, 12 + 2*12
+	if len(name) != digits {
+		return time.Time{}, false
+	}
+	ms, err := strconv.ParseInt(name[:timeDigits], 16, 64)
+	return time.UnixMilli(ms), err == nil
 }

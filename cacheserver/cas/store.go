@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -27,6 +28,10 @@ const (
 	ingestBudget = 2 * maxPack
 )
 
+// DefaultGrace is how long a chunk lives that no blob has yet, and a blob that
+// has no name yet.
+const DefaultGrace = 2 * time.Hour
+
 // ErrClosed is returned for an upload that comes once the store is closing.
 var ErrClosed = errors.New("the store is closed")
 
@@ -37,6 +42,19 @@ var ErrMismatch = errors.New("the chunks do not make this blob")
 // ErrDamaged is wrapped when stored bytes are not those that were stored. They
 // are never served as good.
 var ErrDamaged = errors.New("stored bytes are damaged")
+
+// DamagedError says which stored bytes are damaged. It is an ErrDamaged.
+type DamagedError struct {
+	Chunk digest.Hash
+	Pack  string
+	Err   error // how that was seen
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%v: chunk %s in pack %s: %v", ErrDamaged, e.Chunk, e.Pack, e.Err)
+}
+
+func (e *DamagedError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
 
 // MissingChunksError names the chunks of a blob that are not stored.
 type MissingChunksError struct{ Chunks []digest.Hash }
@@ -50,6 +68,7 @@ func (e *MissingChunksError) Error() string {
 type Store struct {
 	packs packstore.Store
 	index index.Index
+	grace time.Duration
 
 	budget  *semaphore.Weighted
 	uploads chan *upload
@@ -57,9 +76,11 @@ type Store struct {
 	closed  chan struct{}
 }
 
-// New makes a store; Close ends it, but neither packs nor index.
-func New(packs packstore.Store, idx index.Index) *Store {
+// New makes a store; Close ends it, but neither packs nor index. grace is what
+// the collector of these packs and index gives to uploads in flight.
+func New(packs packstore.Store, idx index.Index, grace time.Duration) *Store {
 	s := &Store{
+		grace:   grace,
 		packs:   packs,
 		index:   idx,
 		budget:  semaphore.NewWeighted(ingestBudget),
@@ -79,25 +100,62 @@ func (s *Store) Close() {
 }
 
 // Missing returns those of the chunks that are not stored, in the order given,
-// each once.
+// each once. The others will not be collected for at least half of the grace:
+// an upload that does not send them has that long to name them.
 func (s *Store) Missing(ctx context.Context, chunks []digest.Hash) ([]digest.Hash, error) {
 	found, err := s.index.Locate(ctx, chunks)
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[digest.Hash]bool, len(chunks))
+	stored := make(map[digest.Hash]bool, len(chunks))
+	var stale []digest.Hash
+	settled := s.Settled()
 	for _, l := range found {
-		seen[l.Hash] = true
+		stored[l.Hash] = true
+		if l.Touched.Before(settled) {
+			stale = append(stale, l.Hash)
+		}
+	}
+	if len(stale) > 0 {
+		if err := s.touch(ctx, stale, stored); err != nil {
+			return nil, err
+		}
 	}
 	var missing []digest.Hash
 	for _, h := range chunks {
-		if !seen[h] {
+		if !stored[h] {
 			missing = append(missing, h)
-			seen[h] = true
+			stored[h] = true
 		}
 	}
 	return missing, nil
 }
+
+// touch keeps chunks from being collected, and takes those off stored that were
+// collected before it could.
+func (s *Store) touch(ctx context.Context, chunks []digest.Hash, stored map[digest.Hash]bool) error {
+	if err := s.index.Update(ctx, func(tx index.Tx) error { return tx.TouchChunks(chunks) }); err != nil {
+		return err
+	}
+	left, err := s.index.Locate(ctx, chunks)
+	if err != nil {
+		return err
+	}
+	for _, h := range chunks {
+		delete(stored, h)
+	}
+	for _, l := range left {
+		stored[l.Hash] = true
+	}
+	return nil
+}
+
+// Settled is the time before which something must have been in use last to be
+// collected before half of the grace is over.
+func (s *Store) Settled() time.Time { return time.Now().Add(-s.grace / 2) }
+
+// Expiry is until when a blob that is recorded now is to live without a name.
+func (s *Store) Expiry() time.Time { return time.Now().Add(s.grace) }
 
 // Extents returns where the frames of a blob lie, in order.
 func (s *Store) Extents(ctx context.Context, b index.Blob) ([]index.Extent, error) {

@@ -76,7 +76,7 @@ func openAt(t testing.TB, dir string) *rig {
 	sqlite, err := index.OpenSQLite(t.Context(), filepath.Join(dir, "index.sqlite"))
 	must(t, err)
 	r := &rig{dir: dir, packs: &packs{Store: disk}, index: &idx{Index: sqlite}}
-	r.Store = cas.New(r.packs, r.index)
+	r.Store = cas.New(r.packs, r.index, cas.DefaultGrace)
 	t.Cleanup(func() {
 		r.Close()
 		must(t, sqlite.Close())
@@ -468,7 +468,7 @@ func TestCloseWaitsForThePackBeingWritten(t *testing.T) {
 		x, err := index.OpenSQLite(t.Context(), filepath.Join(dir, "index.sqlite"))
 		must(t, err)
 		p := &packs{Store: disk}
-		s := cas.New(p, x)
+		s := cas.New(p, x, cas.DefaultGrace)
 		writing, goOn := make(chan struct{}), make(chan struct{})
 		wait := func() error { close(writing); <-goOn; return nil }
 		p.beforePut.Store(&wait)
@@ -723,7 +723,7 @@ func TestAnyBlobComesBack(t *testing.T) {
 			rt.Fatal("inspect saw other bytes")
 		}
 		must(t, r.index.Update(t.Context(), func(tx index.Tx) (err error) {
-			verified, err = tx.AddBlob(verified, chunksOf(frames))
+			verified, err = tx.AddBlob(verified, chunksOf(frames), r.Expiry())
 			return err
 		}))
 		extents, err := r.Extents(t.Context(), verified)

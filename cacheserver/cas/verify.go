@@ -10,9 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
 // locateWindow is how many chunks are located at once, so that a blob's length
@@ -131,96 +129,4 @@ func hashes(chunks []digest.Chunk) []digest.Hash {
 		out[i] = c.Hash
 	}
 	return out
-}
-
-// read calls visit with every chunk's frame and bytes, in order; both are valid
-// until it returns.
-func (s *Store) read(ctx context.Context, chunks []digest.Chunk, visit func(c digest.Chunk, data, bytes []byte) error) error {
-	r := packReader{store: s}
-	defer r.close()
-	var data, plain []byte
-	for len(chunks) > 0 {
-		n := min(locateWindow, len(chunks))
-		found, err := s.index.Locate(ctx, hashes(chunks[:n]))
-		if err != nil {
-			return err
-		}
-		at := make(map[digest.Hash]index.Location, len(found))
-		for _, l := range found {
-			at[l.Hash] = l
-		}
-		for _, c := range chunks[:n] {
-			l, ok := at[c.Hash]
-			if !ok {
-				return &MissingChunksError{Chunks: []digest.Hash{c.Hash}}
-			}
-			if l.Size != c.Size {
-				return fmt.Errorf("%w: chunk %s has %d bytes, not %d", ErrMismatch, c.Hash, l.Size, c.Size)
-			}
-			if data, err = r.frame(ctx, l, data); err != nil {
-				return err
-			}
-			if plain, err = frame.Decode(plain[:0], data); err != nil {
-				return fmt.Errorf("%w: chunk %s in pack %s: %w", ErrDamaged, c.Hash, l.Pack, err)
-			}
-			if len(plain) != int(c.Size) {
-				return fmt.Errorf("%w: chunk %s in pack %s unpacks to %d bytes, not %d", ErrDamaged, c.Hash, l.Pack, len(plain), c.Size)
-			}
-			if err := visit(c, data, plain); err != nil {
-				return err
-			}
-		}
-		chunks = chunks[n:]
-	}
-	return nil
-}
-
-// packReader reads frames and keeps the pack open while they follow each other.
-type packReader struct {
-	store *Store
-	pack  string
-	pos   int64
-	r     io.ReadCloser
-}
-
-func (p *packReader) close() {
-	if p.r != nil {
-		_ = p.r.Close()
-		p.r = nil
-	}
-}
-
-func (p *packReader) frame(ctx context.Context, l index.Location, buf []byte) ([]byte, error) {
-	if p.r == nil || p.pack != l.Pack || p.pos != l.Offset {
-		p.close()
-		size, err := p.store.packs.Size(ctx, l.Pack)
-		if err == nil && size < l.Offset+int64(l.Length) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return nil, damaged(l, err)
-		}
-		if p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, size-l.Offset); err != nil {
-			return nil, damaged(l, err)
-		}
-		p.pack, p.pos = l.Pack, l.Offset
-	}
-	if cap(buf) < int(l.Length) {
-		buf = make([]byte, l.Length)
-	}
-	buf = buf[:l.Length]
-	if _, err := io.ReadFull(p.r, buf); err != nil {
-		return nil, damaged(l, err)
-	}
-	p.pos += int64(l.Length)
-	return buf, nil
-}
-
-// damaged makes a pack that is gone or too short what it is to a reader of the
-// store: damage. Other errors stay what they are.
-func damaged(l index.Location, err error) error {
-	if errors.Is(err, packstore.ErrNotFound) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: chunk %s in pack %s: %w", ErrDamaged, l.Hash, l.Pack, err)
-	}
-	return fmt.Errorf("reading chunk %s: %w", l.Hash, err)
 }

@@ -31,12 +31,12 @@ func TestABodyThatDoesNotComeIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := cas.New(packs, idx)
+	store := cas.New(packs, idx, cas.DefaultGrace)
 	defer store.Close()
 	if _, err := EnsureCache(t.Context(), idx, "main", "/nix/store"); err != nil {
 		t.Fatal(err)
 	}
-	d := New(store, idx, "main", slog.New(slog.DiscardHandler))
+	d := New(store, idx, Config{DefaultCache: "main", Log: slog.New(slog.DiscardHandler)})
 	d.patience = 50 * time.Millisecond
 	server := httptest.NewServer(d.Handler())
 	defer server.Close()

@@ -38,11 +38,13 @@ type Door struct {
 	// defaultCache also answers at the root: nix.conf files in use name the
 	// bare host.
 	defaultCache string
+	redirects    bool
 	log          *slog.Logger
 	patience     time.Duration // bodyTime, but in tests
+	uses         *uses
 
 	caches   hot[string, *cache]
-	narinfos hot[pathKey, []byte]
+	narinfos hot[pathKey, *hotNarinfo]
 	nars     hot[narKey, *nar]
 	// commits counts them: one that came while a path was looked up may have
 	// replaced it.
@@ -59,10 +61,21 @@ type narKey struct {
 	hash  digest.Hash
 }
 
+type hotNarinfo struct {
+	text []byte
+	used lastNoted
+}
+
 // nar is a NAR that can be served.
 type nar struct {
 	index.Blob
 	extents []index.Extent
+	used    lastNoted
+	// checked is when every byte was last seen to be what was stored, in Unix
+	// seconds.
+	checked atomic.Int64
+	// inPack is whether it is all that its pack holds; nil before that was asked.
+	inPack atomic.Pointer[bool]
 }
 
 // cache is a cache with its key parsed.
@@ -71,12 +84,22 @@ type cache struct {
 	key narinfo.SecretKey
 }
 
+// Config says how a door behaves.
+type Config struct {
+	// DefaultCache also answers at the root.
+	DefaultCache string
+	// Redirect sends clients to the storage itself where it gives URLs for that.
+	Redirect bool
+	Log      *slog.Logger
+}
+
 // New makes the door.
-func New(store *cas.Store, idx index.Index, defaultCache string, log *slog.Logger) *Door {
+func New(store *cas.Store, idx index.Index, c Config) *Door {
 	return &Door{
-		store: store, index: idx, defaultCache: defaultCache, log: log, patience: bodyTime,
+		store: store, index: idx, defaultCache: c.DefaultCache, redirects: c.Redirect, log: c.Log, patience: bodyTime,
+		uses:     newUses(),
 		caches:   newHot[string, *cache](hotCaches),
-		narinfos: newHot[pathKey, []byte](hotNarinfos),
+		narinfos: newHot[pathKey, *hotNarinfo](hotNarinfos),
 		nars:     newHot[narKey, *nar](hotNARs),
 	}
 }
@@ -119,10 +142,13 @@ func createCache(ctx context.Context, idx index.Index, name, storeDir string) er
 		return err
 	}
 	return idx.Update(ctx, func(tx index.Tx) error {
-		_, err := tx.AddCache(index.Cache{Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKey: key.Reveal()})
+		_, err := tx.AddCache(index.Cache{Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKey: key.Reveal(), Retention: DefaultRetention})
 		return err
 	})
 }
+
+// DefaultRetention is how long a path of a new cache lives after its last use.
+const DefaultRetention = 90 * 24 * time.Hour
 
 // defaultPriority is asked just after cache.nixos.org, which has 40.
 const defaultPriority = 41
@@ -135,6 +161,11 @@ func (d *Door) cache(r *http.Request) (*cache, error) {
 	there, err := d.index.Cache(r.Context(), name)
 	if errors.Is(err, index.ErrNotFound) {
 		return nil, fmt.Errorf("%w %.80q", errNoSuchCache, name)
+	}
+	if errors.Is(err, index.ErrUnavailable) {
+		if c, ok := d.caches.Stale(name); ok {
+			return c, nil
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -82,12 +82,12 @@ func open(t *testing.T) *door {
 	must(t, err)
 	d := &door{log: &bytes.Buffer{}}
 	x := idx{sqlite, d}
-	store := cas.New(packs{disk, d}, x)
+	store := cas.New(packs{disk, d}, x, cas.DefaultGrace)
 	t.Cleanup(func() {
 		store.Close()
 		must(t, sqlite.Close())
 	})
-	d.Handler = nixcache.New(store, x, "main", slog.New(slog.NewTextHandler(d.log, nil))).Handler()
+	d.Handler = nixcache.New(store, x, nixcache.Config{DefaultCache: "main", Log: slog.New(slog.NewTextHandler(d.log, nil))}).Handler()
 	return d
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
@@ -23,6 +24,10 @@ var (
 	errNoSuchCache = errors.New("there is no cache")
 	errNoSuchFile  = errors.New("not in this cache")
 )
+
+// retryAfter is how many seconds a client is asked to wait for storage or database to
+// come back.
+const retryAfter = 5
 
 // maxMissing bounds the chunks that an answer of 409 names.
 const maxMissing = 1000
@@ -68,6 +73,9 @@ func answerTo(err error) (int, push.Error) {
 	case is(packstore.ErrNoSpace, index.ErrNoSpace):
 		answer.Code, answer.Message = push.CodeNoSpace, "the server has no space left"
 		return http.StatusInsufficientStorage, answer
+	case is(packstore.ErrUnavailable, index.ErrUnavailable):
+		answer.Code, answer.Message = push.CodeUnavailable, "the server's storage or database cannot be reached now; try again later"
+		return http.StatusServiceUnavailable, answer
 	case is(frame.ErrMismatch, cas.ErrMismatch):
 		answer.Code = push.CodeMismatch
 		return http.StatusBadRequest, answer
@@ -99,6 +107,9 @@ func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, answer := answerTo(err)
 	if status >= http.StatusInternalServerError {
 		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	writeJSON(w, status, answer)
 }

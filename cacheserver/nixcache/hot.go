@@ -32,6 +32,13 @@ func (h hot[K, V]) Get(key K) (V, bool) {
 	return e.value, ok
 }
 
+// Stale returns what was kept, however old: better than no answer while the
+// index cannot be reached.
+func (h hot[K, V]) Stale(key K) (V, bool) {
+	e, ok := h.entries.Get(key)
+	return e.value, ok
+}
+
 func (h hot[K, V]) Add(key K, value V) {
 	h.entries.Add(key, hotEntry[V]{value, time.Now()})
 }

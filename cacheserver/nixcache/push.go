@@ -1,6 +1,7 @@
 package nixcache
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (d *Door) missingPaths(w http.ResponseWriter, r *http.Request, c *cache) er
 			return err
 		}
 	}
-	missing, err := d.index.MissingPaths(r.Context(), c.ID, query.Hashes)
+	missing, err := d.missing(r.Context(), c, query.Hashes)
 	if err != nil {
 		return err
 	}
@@ -148,30 +149,11 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err := n.Check(c.StoreDir); err != nil {
 		return err
 	}
-	nar := digest.Digest{Hash: n.NarHash, Size: n.NarSize}
-	blob, err := d.index.Blob(r.Context(), nar)
-	if errors.Is(err, index.ErrNotFound) {
-		blob, err = d.store.Verify(r.Context(), nar, chunks, func(contents io.Reader) error {
-			return narformat.Read(contents, nil)
-		})
-	}
-	if err != nil {
-		return err
-	}
-	absent, err := d.absent(r, c, n)
-	if err != nil {
-		return err
-	}
 	path, err := pathOf(c, n)
 	if err != nil {
 		return err
 	}
-	err = d.index.Update(r.Context(), func(tx index.Tx) error {
-		if path.NAR, err = tx.AddBlob(blob, chunks); err != nil {
-			return err
-		}
-		return tx.PutPath(path)
-	})
+	absent, err := d.record(r.Context(), path, digest.Digest{Hash: n.NarHash, Size: n.NarSize}, chunks)
 	if err != nil {
 		return err
 	}
@@ -181,26 +163,54 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	return nil
 }
 
-// absent returns the references of a path, but for itself, that the cache does
-// not hold.
-func (d *Door) absent(r *http.Request, c *cache, n *narinfo.NarInfo) ([]string, error) {
-	byHash := map[string]string{}
-	var hashes []string
-	for _, ref := range n.References {
-		if h := storepath.Hash(ref); h != storepath.Hash(n.StorePath) {
-			byHash[h] = ref
-			hashes = append(hashes, h)
+// record makes a path visible over the NAR that the chunks make. They are read
+// only where the NAR is not stored yet: elsewhere its own chunks count.
+func (d *Door) record(ctx context.Context, path index.Path, nar digest.Digest, chunks []digest.Chunk) (absent []string, err error) {
+	errCollected := errors.New("the NAR was collected meanwhile")
+	for {
+		blob, err := d.index.Blob(ctx, nar)
+		if errors.Is(err, index.ErrNotFound) {
+			blob, err = d.store.Verify(ctx, nar, chunks, func(contents io.Reader) error {
+				return narformat.Read(contents, nil)
+			})
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = d.index.Update(ctx, func(tx index.Tx) (err error) {
+			if path.NAR, err = tx.AddBlob(blob, chunks, d.store.Expiry()); err != nil {
+				return err
+			}
+			if blob.ID != 0 && path.NAR.ID != blob.ID {
+				return errCollected // the chunks have not been read
+			}
+			absent, err = tx.PutPath(path)
+			return err
+		})
+		if !errors.Is(err, errCollected) {
+			return absent, err
 		}
 	}
-	missing, err := d.index.MissingPaths(r.Context(), c.ID, hashes)
-	if err != nil {
+}
+
+// missing returns the paths that the cache does not hold. The others will not be
+// collected for at least half of the grace: a push that leaves them out has that
+// long to name them.
+func (d *Door) missing(ctx context.Context, c *cache, hashes []string) ([]string, error) {
+	missing, stale, err := d.index.MissingPaths(ctx, c.ID, hashes, d.store.Settled())
+	if err != nil || len(stale) == 0 {
+		return missing, err
+	}
+	if err := d.index.Update(ctx, func(tx index.Tx) error { return tx.TouchPaths(c.ID, stale) }); err != nil {
 		return nil, err
 	}
-	absent := make([]string, len(missing))
-	for i, h := range missing {
-		absent[i] = byHash[h]
+	// Some may have been collected before that.
+	gone, _, err := d.index.MissingPaths(ctx, c.ID, stale, time.Time{})
+	if err != nil || len(gone) == 0 {
+		return missing, err
 	}
-	return absent, nil
+	missing, _, err = d.index.MissingPaths(ctx, c.ID, hashes, time.Time{})
+	return missing, err
 }
 
 func pathOf(c *cache, n *narinfo.NarInfo) (index.Path, error) {

@@ -1,10 +1,11 @@
 package nixcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,25 +40,43 @@ func (d *Door) narinfo(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err := storepath.CheckHash(hash); err != nil {
 		return err
 	}
-	key := pathKey{c.ID, hash}
-	text, ok := d.narinfos.Get(key)
-	if !ok {
-		before := d.commits.Load()
-		p, err := d.index.Path(r.Context(), c.ID, hash)
-		if errors.Is(err, index.ErrNotFound) {
-			return errNoSuchFile
-		}
-		if err != nil {
-			return err
-		}
-		text = narinfoOf(c, p).Text()
-		d.narinfos.Add(key, text)
-		if d.commits.Load() != before {
-			d.narinfos.Remove(key)
-		}
+	n, err := d.findNarinfo(r, c, hash)
+	if err != nil {
+		return err
 	}
-	writeText(w, narinfo.ContentType, text)
+	if n.used.due() {
+		d.uses.path(pathKey{c.ID, hash})
+	}
+	writeText(w, narinfo.ContentType, n.text)
 	return nil
+}
+
+func (d *Door) findNarinfo(r *http.Request, c *cache, hash string) (*hotNarinfo, error) {
+	key := pathKey{c.ID, hash}
+	if n, ok := d.narinfos.Get(key); ok {
+		return n, nil
+	}
+	before := d.commits.Load()
+	p, err := d.index.Path(r.Context(), c.ID, hash)
+	switch {
+	case errors.Is(err, index.ErrNotFound):
+		d.narinfos.Remove(key)
+		return nil, errNoSuchFile
+	case errors.Is(err, index.ErrUnavailable):
+		if n, ok := d.narinfos.Stale(key); ok {
+			return n, nil
+		}
+		return nil, err
+	case err != nil:
+		return nil, err
+	}
+	n := &hotNarinfo{text: narinfoOf(c, p).Text()}
+	n.used.seconds.Store(p.Used.Unix())
+	d.narinfos.Add(key, n)
+	if d.commits.Load() != before {
+		d.narinfos.Remove(key)
+	}
+	return n, nil
 }
 
 // narinfoOf makes the narinfo of a path. Its URL is named after the NarHash: it
@@ -85,25 +104,44 @@ func narinfoOf(c *cache, p index.Path) *narinfo.NarInfo {
 	return n
 }
 
-func (d *Door) findNAR(r *http.Request, c *cache, hash digest.Hash) (*nar, error) {
+func (d *Door) findNAR(ctx context.Context, c *cache, hash digest.Hash) (*nar, error) {
 	key := narKey{c.ID, hash}
 	if n, ok := d.nars.Get(key); ok {
 		return n, nil
 	}
-	blob, err := d.index.NAR(r.Context(), c.ID, hash)
+	n, err := d.lookUpNAR(ctx, c, hash)
+	if errors.Is(err, index.ErrUnavailable) {
+		if n, ok := d.nars.Stale(key); ok {
+			return n, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if old, ok := d.nars.Stale(key); ok && old.ID == n.ID && slices.Equal(old.extents, n.extents) {
+		// What is known of those very bytes stays true.
+		n = old
+	}
+	d.nars.Add(key, n)
+	return n, nil
+}
+
+func (d *Door) lookUpNAR(ctx context.Context, c *cache, hash digest.Hash) (*nar, error) {
+	blob, err := d.index.NAR(ctx, c.ID, hash)
 	if errors.Is(err, index.ErrNotFound) {
 		return nil, errNoSuchFile
 	}
 	if err != nil {
 		return nil, err
 	}
-	extents, err := d.store.Extents(r.Context(), blob)
+	extents, err := d.store.Extents(ctx, blob)
+	if errors.Is(err, index.ErrNotFound) {
+		return nil, errNoSuchFile // it was collected meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
-	n := &nar{Blob: blob, extents: extents}
-	d.nars.Add(key, n)
-	return n, nil
+	return &nar{Blob: blob, extents: extents}, nil
 }
 
 func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
@@ -115,9 +153,15 @@ func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err != nil {
 		return err
 	}
-	n, err := d.findNAR(r, c, hash)
+	n, err := d.findNAR(r.Context(), c, hash)
 	if err != nil {
 		return err
+	}
+	if n.used.due() {
+		d.uses.nar(narKey{c.ID, hash})
+	}
+	if d.redirect(w, r, n) {
+		return nil
 	}
 	etag := `"` + n.FileHash.Nix32() + `"`
 	h := w.Header()
@@ -148,36 +192,16 @@ func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
 		w.WriteHeader(status)
 		return nil
 	}
-	return d.send(w, r, status, clip(n.extents, rng))
-}
-
-// send copies extents, each from the pack's own file where packs are files, so
-// that the kernel does the copying: nothing between here and net/http may hide
-// its ReadFrom.
-func (d *Door) send(w http.ResponseWriter, r *http.Request, status int, extents []index.Extent) error {
-	for i, e := range extents {
-		pack, err := d.store.OpenExtent(r.Context(), e)
-		if err == nil {
-			if i == 0 {
-				w.WriteHeader(status)
-			}
-			_, err = io.CopyN(w, pack, e.Length)
-			_ = pack.Close()
-		}
-		switch {
-		case err == nil:
-		case i == 0 && pack == nil:
-			return err
-		default:
-			// The status is out: a broken connection is what tells the client
-			// that the rest is missing.
-			if r.Context().Err() == nil {
-				d.log.Error("sending a NAR", "path", r.URL.Path, "pack", e.Pack, "error", err)
-			}
-			panic(http.ErrAbortHandler)
+	err = d.send(w, r, c, n, status, rng)
+	if errors.Is(err, errNoSuchFile) {
+		// What was kept of the NAR is of a blob that is gone. The path may have been
+		// pushed again since.
+		if fresh, lookup := d.findNAR(r.Context(), c, hash); lookup == nil && fresh.ID != n.ID {
+			h.Del("Content-Range")
+			return d.nar(w, r, c)
 		}
 	}
-	return nil
+	return err
 }
 
 // byteRange is a part of a file.

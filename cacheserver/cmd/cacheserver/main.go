@@ -40,7 +40,7 @@ func run(args []string) int {
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), healthCommand())
+	root.AddCommand(serveCommand(), healthCommand(), gcCommand(), fsckCommand(), pinCommand(), pathCommand(), cacheCommand(), tokenCommand())
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
@@ -52,5 +52,8 @@ func run(args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintf(os.Stderr, "cacheserver: %v\n", err)
+	if errors.Is(err, errDamage) || errors.Is(err, errDropped) {
+		return exitDamage
+	}
 	return exitFailed
 }

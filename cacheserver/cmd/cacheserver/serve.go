@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +17,10 @@ import (
 )
 
 type serveOptions struct {
-	listen, data, storeDir string
-	verbose                bool
+	cacheserver.Config
+	listen             string
+	packCache, maxSize size
+	verbose            bool
 }
 
 func serveCommand() *cobra.Command {
@@ -31,35 +33,36 @@ and takes pushes to it. The cache and its signing key are made at the first
 start. Anyone who can reach the address can push: listen on a network that you
 trust.
 
+Every --gc-interval, what is past its cache's retention is removed; of several
+servers over one index, one does it. With --max-size, the paths used longest ago
+go until the packs fit.
+` + enginesHelp + `
+
 On SIGINT and SIGTERM, requests under way have 30 s to end.
 
 Exit status: 0 stopped, 1 failed, 2 bad usage.`,
 		Example: `  cacheserver serve --listen 127.0.0.1:8080 --data /var/lib/attic-cache
+  cacheserver serve --storage s3://packs --s3-endpoint https://minio.example.org --index postgres://cache@db/cache
   nix build --option extra-substituters http://127.0.0.1:8080 …`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd); err != nil {
+				return err
+			}
 			return serve(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` to listen on; port 0 takes a free one")
-	f.StringVar(&o.data, "data", defaultData(), "`directory` for packs and index")
-	f.StringVar(&o.storeDir, "store-dir", storepath.DefaultDir, "the clients' store `directory`")
+	engineFlags(f, &o.Config)
+	o.packCache = 10 << 30
+	f.Var(&o.packCache, "pack-cache", "how much of the packs on S3 is kept in --data as well; 0 for none")
+	f.BoolVar(&o.Redirect, "s3-redirect", false, "send clients to S3 itself for NARs that are all that their pack holds")
+	f.Var(&o.maxSize, "max-size", "how much the packs may take, such as 200GB (default no limit)")
+	f.DurationVar(&o.CollectEvery, "gc-interval", time.Hour, "how often to collect; 0 for never")
+	f.StringVar(&o.StoreDir, "store-dir", storepath.DefaultDir, "the clients' store `directory`")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	return cmd
-}
-
-func defaultData() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "attic-cache"
-	}
-	return filepath.Join(dir, "attic-cache")
 }
 
 func serve(ctx context.Context, o serveOptions, out io.Writer) (err error) {
@@ -67,8 +70,10 @@ func serve(ctx context.Context, o serveOptions, out io.Writer) (err error) {
 	if o.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	s, err := cacheserver.Open(ctx, cacheserver.Config{Data: o.data, StoreDir: o.storeDir, Log: log})
+	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	o.S3.AccessKeyID, o.S3.SecretAccessKey = os.Getenv("S3_ACCESS_KEY_ID"), os.Getenv("S3_SECRET_ACCESS_KEY")
+	o.PackCache, o.Policy.MaxSize = int64(o.packCache), int64(o.maxSize)
+	s, err := cacheserver.Open(ctx, o.Config)
 	if err != nil {
 		return err
 	}
@@ -80,6 +85,6 @@ func serve(ctx context.Context, o serveOptions, out io.Writer) (err error) {
 	}
 	url := "http://" + l.Addr().String()
 	fmt.Fprintf(out, "serving cache %q at %s, data in %s\n\nfor nix.conf:\n  extra-substituters = %s\n  extra-trusted-public-keys = %s\n\n",
-		cacheserver.DefaultCache, url, o.data, url, s.PublicKey())
+		cacheserver.DefaultCache, url, o.Where(), url, s.PublicKey())
 	return s.Serve(ctx, l)
 }

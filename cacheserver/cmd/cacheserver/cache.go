@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+)
+
+func cacheCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "cache", Short: "List caches, and say how long they keep paths"}
+	cmd.AddCommand(cacheListCommand(), cacheRetentionCommand())
+	return cmd
+}
+
+func cacheListCommand() *cobra.Command {
+	var c cacheserver.Config
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the caches and what the store holds",
+		Long: `Lists the caches, and counts what the store holds.
+` + enginesHelp,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			e, err := open(cmd, &c)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, e.Close()) }()
+			caches, err := e.Index.Caches(cmd.Context())
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tSTORE\tPRIORITY\tRETENTION")
+			for _, cache := range caches {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", cache.Name, cache.StoreDir, cache.Priority, ageText(cache.Retention))
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			u, err := e.Index.Usage(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "\n%d paths, %d blobs of %s, %d chunks of %s, %d packs of %s (%s dead)\n",
+				u.Paths, u.Blobs, bytesText(u.BlobBytes), u.Chunks, bytesText(u.ChunkBytes), u.Packs, bytesText(u.PackBytes), bytesText(u.DeadBytes))
+			return nil
+		},
+	}
+	engineFlags(cmd.Flags(), &c)
+	return cmd
+}
+
+func cacheRetentionCommand() *cobra.Command {
+	var c cacheserver.Config
+	cmd := &cobra.Command{
+		Use:   "retention NAME AGE|off",
+		Short: "Say how long a cache keeps paths after their last use",
+		Long: `Sets how long a path lives after its last use: days such as 90d, which is what a
+new cache has, hours such as 12h, or off for ever.
+` + enginesHelp,
+		Example: "  cacheserver cache retention main 30d",
+		Args:    exactly(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			retention, err := parseAge(args[1])
+			if err != nil {
+				return usageError{fmt.Errorf("%q: %w", args[1], err)}
+			}
+			return onCache(cmd, &c, args[0], func(e *cacheserver.Engines, id int64) error {
+				return e.Index.Update(cmd.Context(), func(tx index.Tx) error { return tx.SetRetention(id, retention) })
+			})
+		},
+	}
+	engineFlags(cmd.Flags(), &c)
+	return cmd
+}

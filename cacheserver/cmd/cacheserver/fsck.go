@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/fsck"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+)
+
+// exitDamage is fsck's when something was damaged and is not whole again.
+const exitDamage = 3
+
+var errDamage = errors.New("damage was found: --repair mends what can be mended and drops the rest, to be pushed again")
+
+var errDropped = errors.New("some paths could not be saved and were dropped: push them again")
+
+func fsckCommand() *cobra.Command {
+	var c cacheserver.Config
+	var repair bool
+	cmd := &cobra.Command{
+		Use:   "fsck",
+		Short: "Read everything back, and mend what is damaged",
+		Long: `Reads every chunk back, compares it with its hash, and names the paths that damage
+hits. Servers may go on; collection waits.
+
+With --repair, packs that the index does not know are recorded (after the index
+was lost: start the server once, or restore a backup of it, then repair); damaged
+chunks are looked for in other packs; what no pack has is dropped with the paths
+that need it, so that the next push brings it back.
+` + enginesHelp + `
+
+Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
+3 damage was found, or could not be mended without loss.`,
+		Example: `  cacheserver fsck --data /var/lib/attic-cache
+  cacheserver fsck --repair --storage s3:// --index postgres://…`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			e, err := open(cmd, &c)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, e.Close()) }()
+			checker := fsck.Checker{Packs: e.Packs, Index: e.Index, Store: e.Store, Repair: repair, Progress: progressTo(os.Stderr)}
+			r, err := checker.Run(cmd.Context())
+			if errors.Is(err, index.ErrLocked) {
+				return errors.New("another process is collecting, or checking, this store: try again when it is through")
+			}
+			printCheck(cmd.OutOrStdout(), r, repair)
+			switch {
+			case err != nil:
+				return err
+			case r.Good():
+				return nil
+			case !repair:
+				return errDamage
+			case r.Dropped > 0:
+				return errDropped
+			}
+			return nil
+		},
+	}
+	engineFlags(cmd.Flags(), &c)
+	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is found")
+	return cmd
+}
+
+// progressTo prints how far a check has come, now and then.
+func progressTo(out io.Writer) func(fsck.Progress) {
+	const often = 5 * time.Second
+	last := time.Now()
+	return func(p fsck.Progress) {
+		if time.Since(last) < often {
+			return
+		}
+		last = time.Now()
+		fmt.Fprintf(out, "%d of %d packs, %d damaged chunks\n", p.Packs, p.Total, p.Damaged)
+	}
+}
+
+func printCheck(out io.Writer, r *fsck.Report, repair bool) {
+	fmt.Fprintf(out, "%d packs, %d chunks, %s read back\n", r.Packs, r.Chunks, bytesText(r.Bytes))
+	for _, d := range r.Damaged {
+		fmt.Fprintf(out, "damaged   chunk %s in pack %s: %v\n", d.Chunk, d.Pack, d.Err)
+	}
+	for _, name := range r.Tables {
+		fmt.Fprintf(out, "damaged   the table of pack %s\n", name)
+	}
+	if n := len(r.Unknown); n > 0 && !repair {
+		fmt.Fprintf(out, "unknown   %d packs are not in the index: collection deletes them, --repair records them\n", n)
+	}
+	for _, name := range r.BadPacks {
+		fmt.Fprintf(out, "unknown   pack %s, which cannot be read\n", name)
+	}
+	verb := "hit      "
+	if repair {
+		verb = "dropped  "
+		fmt.Fprintf(out, "%d packs recorded, %d chunks restored, %d dropped, %d packs rewritten\n", r.Adopted, r.Restored, r.Dropped, r.Rewritten)
+	}
+	for _, p := range r.Paths {
+		fmt.Fprintf(out, "%s %s\n", verb, p)
+	}
+	if r.Good() {
+		fmt.Fprintln(out, "nothing is damaged")
+	}
+}
