@@ -105,8 +105,14 @@ func openPacks(ctx context.Context, c *Config) (packstore.Store, error) {
 		c.S3.Bucket = bucket
 	}
 	c.S3.Prefix = prefix
-	s3, err := packstore.OpenS3(ctx, c.S3)
+	s3, err := packstore.NewS3(c.S3)
 	if err != nil {
+		return nil, err
+	}
+	if err := s3.Check(ctx); errors.Is(err, packstore.ErrUnavailable) {
+		// It may come back as it would have later; until then the local cache serves.
+		c.Log.Warn("the storage cannot be reached yet", "error", err)
+	} else if err != nil {
 		return nil, err
 	}
 	if c.PackCache == 0 {

@@ -234,7 +234,13 @@ func (p *packReader) frame(ctx context.Context, next []index.Location, buf []byt
 func (p *packReader) at(ctx context.Context, l index.Location, ahead int64, buf []byte) (_ []byte, err error) {
 	if p.r == nil || p.pack != l.Pack || p.pos != l.Offset || p.left < int64(l.Length) {
 		p.close()
-		if p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, ahead); err != nil {
+		p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, ahead)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			// The pack was cut off, perhaps not in this frame.
+			ahead = int64(l.Length)
+			p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, ahead)
+		}
+		if err != nil {
 			return nil, damaged(l, err)
 		}
 		p.pack, p.pos, p.left = l.Pack, l.Offset, ahead
