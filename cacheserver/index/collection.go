@@ -84,7 +84,7 @@ type Inventory interface {
 type Swept struct {
 	Next    int64 // where the next step begins; 0 after the last
 	Removed int64
-	Bytes   int64 // of blobs uncompressed, of chunks as frames
+	Bytes   int64 // of blobs and objects uncompressed, of chunks as frames, of actions their results
 }
 
 // Removal is the part of Tx by which things leave the index. Each method
@@ -121,6 +121,6 @@ type Removal interface {
 	DropPacks(names []string) ([]string, error)
 
 	// DropChunks removes chunks that are lost, with the blobs that have them and
-	// the paths over those, pinned or not, and returns the paths.
+	// the objects and paths over those, pinned or not, and returns the paths.
 	DropChunks(chunks []digest.Hash) ([]PathName, error)
 }

@@ -48,8 +48,13 @@ type Location struct {
 type Blob struct {
 	ID int64
 	digest.Digest
-	FileHash digest.Hash // of its frames laid end to end, as they are served
-	FileSize int64       // bytes of those frames
+	// FileHash is that of its frames laid end to end, as they are served. Zero: it
+	// is not known yet.
+	FileHash digest.Hash
+	FileSize int64 // bytes of those frames
+	// Expires is until when it lives without a name, in whole seconds. The index
+	// fills it in.
+	Expires time.Time
 }
 
 // Extent is a run of bytes in one pack.
@@ -65,12 +70,23 @@ type Cache struct {
 	Name     string
 	StoreDir string
 	Priority int
-	// SecretKey is the cache's signing key as Nix writes it, "name:base64".
-	SecretKey string
+	// SecretKeys are the cache's signing keys as Nix writes them, "name:base64",
+	// the newest first. The others sign, too, for clients that do not know that one
+	// yet.
+	SecretKeys []string
 	// Retention is how long a path lives after its last use, in whole seconds; 0
-	// keeps paths for ever.
+	// keeps paths for ever, GlobalRetention as the server's policy says.
 	Retention time.Duration
+	// Public: whoever reaches the server may read it.
+	Public bool
+	// UpstreamKeys are the names of the keys of caches that clients have anyway, so
+	// that what those signed need not be pushed.
+	UpstreamKeys []string
 }
+
+// GlobalRetention is the Retention of a cache that has none of its own. It is no
+// length of time.
+const GlobalRetention = -time.Second
 
 // Path is a store path in a cache: a name over the blob that is its NAR.
 type Path struct {
@@ -78,10 +94,12 @@ type Path struct {
 	Hash       string // the 32 characters of the store path
 	Name       string // what follows them and the dash
 	NAR        Blob
-	References []string // base names, sorted
-	Deriver    string   // base name, or empty
-	Signatures []string // by others than this server, "name:base64"
-	CA         string   // content address, or empty
+	References []string      // base names, sorted
+	Deriver    string        // base name, or empty
+	Signatures []string      // by others than this server, "name:base64"
+	CA         string        // content address, or empty
+	PushedBy   string        // who did, at most 200 bytes, or empty
+	BuildTime  time.Duration // 0: unknown
 	Created    time.Time
 	Used       time.Time // last use, in whole seconds; PutPath sets it to now
 }
@@ -91,6 +109,7 @@ type Path struct {
 // acknowledged, the others see.
 type Index interface {
 	Reader
+	Names
 	Inventory
 
 	// Update runs change in a transaction and returns when what it wrote
@@ -154,6 +173,7 @@ type Reader interface {
 // Tx is a change under way. It sees its own writes and is valid until the
 // function that it was given to returns.
 type Tx interface {
+	NamesTx
 	Removal
 
 	// AddPack records a pack and its chunks. A chunk that another pack holds
@@ -164,14 +184,16 @@ type Tx interface {
 
 	// AddBlob records a blob by its chunks and fills in its ID. One that is
 	// there already is left as it is, but lives at least until expires, and is
-	// returned. ErrMissingChunks: nothing was recorded. A blob lives until
-	// expires without a name, and for as long as it has one.
+	// returned; where its FileHash is not known and those are its chunks, b's
+	// FileHash and FileSize are filled in. ErrMissingChunks: nothing was recorded.
+	// A blob lives until expires without a name, and for as long as it has one.
 	AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, error)
 
 	// PutPath records a path, or replaces the one of the same hash in the
 	// same cache; its use is now. Its NAR must be a blob with an ID. It returns
 	// those of its references, but for itself, that the cache does not hold;
 	// those that it holds cannot be removed before this change is through.
+	// ErrNotFound: the blob or the cache was removed.
 	PutPath(p Path) (absent []string, err error)
 
 	// AddCache records a cache and returns its ID, or ErrExists.

@@ -81,7 +81,8 @@ type NamesTx interface {
 	UpdateCache(c Cache) error
 
 	// RemoveCache makes a cache's name free at once. Its paths, pins and objects
-	// go by and by (PurgeCaches).
+	// go by and by (PurgeCaches), and nothing more is put into it. ErrNotFound:
+	// there is none of that ID.
 	RemoveCache(id int64) error
 
 	// PurgeCaches removes at most limit paths and objects of removed caches, and
@@ -89,7 +90,8 @@ type NamesTx interface {
 	PurgeCaches(limit int) (more bool, err error)
 
 	// PutObject records an object, or replaces the one of that name. Its use is
-	// now. Its blob must have an ID.
+	// now. Its blob must have an ID. ErrNotFound: the blob or the cache was
+	// removed.
 	PutObject(o Object) error
 
 	// TouchObject says that an object is in use now.
@@ -111,7 +113,7 @@ type NamesTx interface {
 	SweepActions(from int64, limit int, before time.Time) (Swept, error)
 
 	// PutAlias records that a blob has another digest by another function. It
-	// lives as long as the blob.
+	// lives as long as the blob. ErrNotFound: the blob was removed.
 	PutAlias(function string, d digest.Digest, blob int64) error
 
 	// HoldBlobs makes blobs live until then at least, with a name or without. It

@@ -77,7 +77,8 @@ type Postgres struct {
 // and one for each lock. A pooler in between must give each connection a
 // session of its own.
 //
-// ErrUnavailable: the database cannot be reached within 10 s, or is a standby.
+// ErrUnavailable: the database cannot be reached within 10 s, or the
+// connect_timeout in the string, or is a standby.
 func OpenPostgres(ctx context.Context, url string) (*Postgres, error) {
 	return openPostgres(ctx, url, defaultPGLimits)
 }
@@ -92,7 +93,9 @@ func openPostgres(ctx context.Context, url string, limits pgLimits) (_ *Postgres
 	if err != nil {
 		return nil, err
 	}
-	config.ConnConfig.ConnectTimeout = limits.connect
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = limits.connect
+	}
 	// A standby lags behind what was acknowledged, and takes no changes.
 	if config.ConnConfig.ValidateConnect == nil {
 		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
@@ -150,7 +153,7 @@ func (x *Postgres) disconnect(conn *pgx.Conn) {
 // Close ends the writer after the changes that it has begun, then the locks that
 // are still held, then the connections once those who read are done.
 func (x *Postgres) Close() error {
-	x.group.close()
+	x.close()
 	x.end()
 	x.locks.Wait()
 	x.write.Close()

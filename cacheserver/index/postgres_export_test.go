@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// OpenImpatientPostgres opens an index that waits no longer than patience for
-// anything.
+// OpenImpatientPostgres opens an index that waits no longer than patience for any
+// answer.
 func OpenImpatientPostgres(ctx context.Context, url string, patience time.Duration) (*Postgres, error) {
-	return openPostgres(ctx, url, pgLimits{
-		connect: patience, read: patience, write: patience, count: patience, beat: patience,
-	})
+	limits := defaultPGLimits
+	limits.read, limits.write, limits.count = patience, patience, patience
+	return openPostgres(ctx, url, limits)
 }
 
 // ExplainPostgres names an error that PostgreSQL gave.

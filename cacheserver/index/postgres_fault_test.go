@@ -34,14 +34,6 @@ func soon(t *testing.T, what string, try func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-func impatient(t *testing.T, url string) *index.Postgres {
-	t.Helper()
-	x, err := index.OpenImpatientPostgres(t.Context(), url, 200*time.Millisecond)
-	must(t, err)
-	t.Cleanup(func() { _ = x.Close() })
-	return x
-}
-
 func locate(ctx context.Context, x index.Index, name string) (int, error) {
 	found, err := x.Locate(ctx, []digest.Hash{chunkOf(name).Hash})
 	return len(found), err
@@ -49,7 +41,7 @@ func locate(ctx context.Context, x index.Index, name string) (int, error) {
 
 func TestADatabaseThatWentAwayAndCameBackIsUsedAgain(t *testing.T) {
 	t.Parallel()
-	s := pgtest.New(t, "fsync=on")
+	s := pgtest.New(t, "fsync=on", "synchronous_commit=off") // an administrator's idea
 	x := openPostgres(t, s.Database(t))
 	lost, unlock, err := x.Lock(t.Context(), "collector")
 	must(t, err)
@@ -233,7 +225,9 @@ func TestALockEndsWithTheIndex(t *testing.T) {
 func TestNothingWaitsForEver(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	x := impatient(t, url)
+	x, err := index.OpenImpatientPostgres(t.Context(), url, 200*time.Millisecond)
+	must(t, err)
+	t.Cleanup(func() { must(t, x.Close()) })
 	conn, err := pgx.Connect(t.Context(), url)
 	must(t, err)
 	defer func() { must(t, conn.Close(context.WithoutCancel(t.Context()))) }()
@@ -263,11 +257,10 @@ func TestAServerThatCannotBeUsedIsUnavailable(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	defer l.Close()
-	silent := "postgres://test@" + l.Addr().String() + "/test?sslmode=disable"
-	_, err = index.OpenImpatientPostgres(t.Context(), silent, 200*time.Millisecond)
+	silent := "postgres://test@" + l.Addr().String() + "/test?sslmode=disable&connect_timeout=1"
+	_, err = index.OpenPostgres(t.Context(), silent)
 	wantErr(t, err, index.ErrUnavailable)
-	l.Close()
+	must(t, l.Close())
 	_, err = index.OpenPostgres(t.Context(), silent)
 	wantErr(t, err, index.ErrUnavailable)
 	url := pgtest.Database(t)

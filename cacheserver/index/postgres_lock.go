@@ -24,7 +24,7 @@ func (x *Postgres) Lock(ctx context.Context, name string) (<-chan struct{}, func
 		defer x.locks.Done()
 		defer close(ended)
 		defer x.disconnect(conn)
-		if err := x.hold(held, conn); err != nil || x.ctx.Err() != nil {
+		if x.hold(held, conn) || x.ctx.Err() != nil {
 			close(lost)
 		}
 		if !conn.IsClosed() {
@@ -56,26 +56,23 @@ func (x *Postgres) lock(ctx context.Context, name string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// hold returns nil when ctx has ended, and an error when the connection has. The
+// hold returns when ctx has ended, or says that the connection was lost. The
 // server's goodbye is seen at once, its silence after a beat.
-func (x *Postgres) hold(ctx context.Context, conn *pgx.Conn) error {
-	for {
+func (x *Postgres) hold(ctx context.Context, conn *pgx.Conn) (lost bool) {
+	for ctx.Err() == nil {
 		beat, cancel := context.WithTimeout(ctx, x.limits.beat)
 		_, err := conn.WaitForNotification(beat)
 		cancel()
-		if ctx.Err() != nil {
-			return nil
+		if err != nil && ctx.Err() == nil && pgconn.Timeout(err) {
+			proof, cancel := context.WithTimeout(ctx, x.limits.connect)
+			err = conn.Ping(proof)
+			cancel()
 		}
-		if err != nil && !pgconn.Timeout(err) {
-			return err
-		}
-		proof, cancel := context.WithTimeout(ctx, x.limits.connect)
-		err = conn.Ping(proof)
-		cancel()
 		if err != nil && ctx.Err() == nil {
-			return err
+			return true
 		}
 	}
+	return false
 }
 
 // unlock gives the lock back before the connection is closed: the server would

@@ -15,7 +15,8 @@ import (
 // A list is asked for as = ANY of an array, on the first column of an index: with
 // the other plans switched off (see pgSession), each element is looked up there,
 // in order. A list is not joined with a table, as the planner could begin with
-// the table; and where two tables are joined, one of them has no other condition.
+// the table; where two tables are joined, one of them has no other condition; and
+// what may be turned into a join is not EXISTS, but a subquery for one value.
 
 // pgHash reads a hash in place.
 type pgHash digest.Hash

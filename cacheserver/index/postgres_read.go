@@ -32,27 +32,44 @@ func (x *Postgres) Locate(ctx context.Context, chunks []digest.Hash) ([]Location
 	return found, nil
 }
 
+// pgBlobColumns are what a pgBlob is read from.
+const pgBlobColumns = "b.id, b.hash, b.size, b.file_hash, b.file_size, b.expires"
+
+type pgBlob struct {
+	Blob
+	expires int64
+}
+
+func (r *pgBlob) into(others ...any) []any {
+	return append(others, &r.ID, (*pgHash)(&r.Hash), &r.Size, (*pgHash)(&r.FileHash), &r.FileSize, &r.expires)
+}
+
+func (r *pgBlob) blob() Blob {
+	b := r.Blob
+	b.Expires = pgTime(r.expires)
+	return b
+}
+
 // Blob implements Reader.
 func (x *Postgres) Blob(ctx context.Context, d digest.Digest) (Blob, error) {
-	b := Blob{Digest: d}
-	err := x.one(ctx, "SELECT id, file_hash, file_size FROM blobs WHERE hash = $1 AND size = $2",
-		[]any{d.Hash[:], d.Size}, []any{&b.ID, (*pgHash)(&b.FileHash), &b.FileSize})
+	var b pgBlob
+	err := x.one(ctx, "SELECT "+pgBlobColumns+" FROM blobs b WHERE b.hash = $1 AND b.size = $2", []any{d.Hash[:], d.Size}, b.into())
 	if err != nil {
 		return Blob{}, fmt.Errorf("looking up blob %s: %w", d, err)
 	}
-	return b, nil
+	return b.blob(), nil
 }
 
 // NAR implements Reader.
 func (x *Postgres) NAR(ctx context.Context, cache int64, narHash digest.Hash) (Blob, error) {
-	b := Blob{Digest: digest.Digest{Hash: narHash}}
-	err := x.one(ctx, `SELECT b.id, b.size, b.file_hash, b.file_size FROM blobs b
-		WHERE b.hash = $1 AND EXISTS (SELECT FROM paths p WHERE p.nar = b.id AND p.cache = $2)`,
-		[]any{narHash[:], cache}, []any{&b.ID, &b.Size, (*pgHash)(&b.FileHash), &b.FileSize})
+	var b pgBlob
+	err := x.one(ctx, "SELECT "+pgBlobColumns+` FROM blobs b
+		WHERE b.hash = $1 AND (SELECT id FROM paths p WHERE p.nar = b.id AND p.cache = $2 LIMIT 1) IS NOT NULL`,
+		[]any{narHash[:], cache}, b.into())
 	if err != nil {
 		return Blob{}, fmt.Errorf("looking up NAR %s: %w", narHash.Nix(), err)
 	}
-	return b, nil
+	return b.blob(), nil
 }
 
 // Chunks implements Reader.
@@ -97,13 +114,16 @@ func (x *Postgres) blobExists(ctx context.Context, blob int64) error {
 	return x.one(ctx, "SELECT id FROM blobs WHERE id = $1", []any{blob}, []any{&id})
 }
 
-const pgSelectCache = "SELECT id, name, store_dir, priority, secret_key, retention FROM caches"
+const pgSelectCache = `SELECT id, name, store_dir, priority, secret_keys, retention, public, upstream_keys
+	FROM caches WHERE name IS NOT NULL`
 
 func (x *Postgres) caches(ctx context.Context, sql string, args ...any) ([]Cache, error) {
 	var found []Cache
 	var c Cache
 	var retention int64
-	err := x.each(ctx, sql, args, []any{&c.ID, &c.Name, &c.StoreDir, &c.Priority, &c.SecretKey, &retention}, func() {
+	err := x.each(ctx, sql, args, []any{
+		&c.ID, &c.Name, &c.StoreDir, &c.Priority, &c.SecretKeys, &retention, &c.Public, &c.UpstreamKeys,
+	}, func() {
 		c.Retention = time.Duration(retention) * time.Second
 		found = append(found, c)
 	})
@@ -112,7 +132,7 @@ func (x *Postgres) caches(ctx context.Context, sql string, args ...any) ([]Cache
 
 // Cache implements Reader.
 func (x *Postgres) Cache(ctx context.Context, name string) (Cache, error) {
-	found, err := x.caches(ctx, pgSelectCache+" WHERE name = $1", name)
+	found, err := x.caches(ctx, pgSelectCache+" AND name = $1", name)
 	if err == nil && len(found) == 0 {
 		err = ErrNotFound
 	}
@@ -131,22 +151,34 @@ func (x *Postgres) Caches(ctx context.Context) ([]Cache, error) {
 	return found, nil
 }
 
+const pgSelectPath = "SELECT p.hash, p.name, p.refs, p.deriver, p.signatures, p.ca, p.pushed_by, p.build_time, p.created, p.used, " +
+	pgBlobColumns + " FROM paths p JOIN blobs b ON b.id = p.nar"
+
+// paths reads rows of what pgSelectPath selects.
+func (x *Postgres) paths(ctx context.Context, cache int64, sql string, args ...any) ([]Path, error) {
+	var found []Path
+	p := Path{CacheID: cache}
+	var created, used, buildTime int64
+	var nar pgBlob
+	err := x.each(ctx, sql, args, nar.into(&p.Hash, &p.Name, &p.References, &p.Deriver, &p.Signatures, &p.CA, &p.PushedBy,
+		&buildTime, &created, &used), func() {
+		p.NAR, p.BuildTime = nar.blob(), time.Duration(buildTime)
+		p.Created, p.Used = pgTime(created), pgTime(used)
+		found = append(found, p)
+	})
+	return found, err
+}
+
 // Path implements Reader.
 func (x *Postgres) Path(ctx context.Context, cache int64, hash string) (Path, error) {
-	p := Path{CacheID: cache, Hash: hash}
-	var created, used int64
-	err := x.one(ctx, `SELECT p.name, p.refs, p.deriver, p.signatures, p.ca, p.created, p.used,
-			b.id, b.hash, b.size, b.file_hash, b.file_size
-		FROM paths p JOIN blobs b ON b.id = p.nar WHERE p.cache = $1 AND p.hash = $2`,
-		[]any{cache, hash}, []any{
-			&p.Name, &p.References, &p.Deriver, &p.Signatures, &p.CA, &created, &used,
-			&p.NAR.ID, (*pgHash)(&p.NAR.Hash), &p.NAR.Size, (*pgHash)(&p.NAR.FileHash), &p.NAR.FileSize,
-		})
+	found, err := x.paths(ctx, cache, pgSelectPath+" WHERE p.cache = $1 AND p.hash = $2", cache, hash)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
 	if err != nil {
 		return Path{}, fmt.Errorf("looking up path %s: %w", hash, err)
 	}
-	p.Created, p.Used = pgTime(created), pgTime(used)
-	return p, nil
+	return found[0], nil
 }
 
 // MissingPaths implements Reader.

@@ -97,13 +97,14 @@ func (t *pgTx) sweepBlobs(from int64, limit int, now int64) (swept Swept, err er
 	}
 	swept.Next = next
 	locked, err := t.ids(`SELECT id FROM blobs b WHERE id BETWEEN $1 AND $2 AND expires < $3
-			AND NOT EXISTS (SELECT FROM paths p WHERE p.nar = b.id)
+			AND NOT EXISTS (SELECT FROM paths p WHERE p.nar = b.id) AND NOT EXISTS (SELECT FROM objects o WHERE o.blob = b.id)
 		ORDER BY id FOR UPDATE SKIP LOCKED`, from, last, now)
 	if err != nil || len(locked) == 0 {
 		return swept, err
 	}
 	ids, err := t.ids(`SELECT id FROM blobs b WHERE id = ANY ($1) AND expires < $2
-		AND NOT EXISTS (SELECT FROM paths p WHERE p.nar = b.id)`, locked, now)
+		AND NOT EXISTS (SELECT FROM paths p WHERE p.nar = b.id)
+		AND NOT EXISTS (SELECT FROM objects o WHERE o.blob = b.id)`, locked, now)
 	if err != nil || len(ids) == 0 {
 		return swept, err
 	}
@@ -124,7 +125,8 @@ func (t *pgTx) step(table string, from int64, limit int) (last, next int64, err 
 	return last, next, err
 }
 
-// deleteBlobs deletes blobs that are locked and have no name.
+// deleteBlobs deletes blobs that are locked and have no name; their aliases go
+// with them.
 func (t *pgTx) deleteBlobs(ids []int64) (removed, bytes int64, err error) {
 	if _, err := t.exec("DELETE FROM blob_chunks WHERE blob = ANY ($1)", ids); err != nil {
 		return 0, 0, err
@@ -290,6 +292,9 @@ func (t *pgTx) dropChunks(hashes []digest.Hash) ([]PathName, error) {
 		})
 	if err == nil && len(paths) > 0 {
 		err = t.deletePaths(paths)
+	}
+	if err == nil && len(blobs) > 0 {
+		_, err = t.exec("DELETE FROM objects WHERE blob = ANY ($1)", blobs)
 	}
 	if err == nil && len(blobs) > 0 {
 		_, _, err = t.deleteBlobs(blobs)

@@ -1,11 +1,11 @@
 package index_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -163,34 +163,101 @@ func TestARoleThatMayNotCreateTablesUsesThoseThatAreThere(t *testing.T) {
 	}
 }
 
-func TestAListIsNotReadOncePerRow(t *testing.T) {
+// The server plans each statement when the tables are empty, and no plan may be
+// one for empty tables.
+func TestStatementsLookUpRatherThanReadThrough(t *testing.T) {
 	t.Parallel()
-	x := openPostgres(t, pgtest.Database(t))
-	const many = 30_000
-	names := make([]string, many)
-	hashes := make([]digest.Hash, many)
-	for i := range names {
-		names[i] = fmt.Sprint("chunk ", i)
-		hashes[i] = chunkOf(names[i]).Hash
-	}
-	// What the server learns from an empty table is wrong soon.
-	for range 10 {
-		_, err := x.Locate(t.Context(), hashes[:1])
-		must(t, err)
-	}
-	must(t, x.Update(t.Context(), func(tx index.Tx) error {
-		if err := tx.AddPack("p", 1000, entriesOf(names...)); err != nil {
-			return err
-		}
-		if err := tx.TouchChunks(hashes); err != nil {
-			return err
-		}
-		_, err := tx.AddBlob(blobOf("b"), chunksOf(names...), time.Now())
+	url := pgtest.Database(t)
+	x, err := index.OpenPostgres(t.Context(), url)
+	must(t, err)
+	var cache int64
+	must(t, x.Update(t.Context(), func(tx index.Tx) (err error) {
+		cache, err = tx.AddCache(index.Cache{Name: "main"})
 		return err
 	}))
-	found, err := x.Locate(t.Context(), hashes)
-	must(t, err)
-	if len(found) != many {
-		t.Errorf("%d chunks of %d", len(found), many)
+	const paths, chunks = 400, 10
+	var hashes []string
+	var list []digest.Hash
+	for n := range paths {
+		hashes = append(hashes, hashOf(n))
+		for i := range chunks {
+			list = append(list, chunkOf(fmt.Sprint(n, " ", i)).Hash)
+		}
+		must(t, x.Update(t.Context(), func(tx index.Tx) error { return storeOne(tx, cache, n, chunks) }))
+		_, err := x.NAR(t.Context(), cache, blobOf(fmt.Sprint(n)).Hash)
+		must(t, err)
+		_, err = x.Path(t.Context(), cache, hashOf(n))
+		must(t, err)
 	}
+	found, err := x.Locate(t.Context(), list)
+	if len(found) != len(list) || err != nil {
+		t.Errorf("%d chunks of %d, %v", len(found), len(list), err)
+	}
+	missing, stale, err := x.MissingPaths(t.Context(), cache, hashes, future)
+	if len(missing) != 0 || len(stale) != paths || err != nil {
+		t.Errorf("missing %d, stale %d, %v", len(missing), len(stale), err)
+	}
+	must(t, x.Update(t.Context(), func(tx index.Tx) error {
+		_, _, err := tx.RemoveUnused(cache, hashes, future)
+		_, err2 := tx.SweepBlobs(0, paths, future)
+		_, err3 := tx.SweepChunks(0, paths, future)
+		return errors.Join(err, err2, err3, tx.TouchChunks(list), tx.TouchPaths(cache, hashes))
+	}))
+	must(t, x.Close()) // each session tells what it read when it ends
+	conn, err := pgx.Connect(t.Context(), url)
+	must(t, err)
+	defer func() { must(t, conn.Close(context.WithoutCancel(t.Context()))) }()
+	one := func(sql string, args ...any) (n int) {
+		must(t, conn.QueryRow(t.Context(), sql, args...).Scan(&n))
+		return n
+	}
+	soon(t, "the end of the sessions", func() error {
+		if n := one("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"); n > 1 {
+			return fmt.Errorf("%d are left", n-1)
+		}
+		return nil
+	})
+	for table, rows := range map[string]int{"paths": paths, "blobs": paths, "packs": paths, "chunks": paths * chunks, "blob_chunks": paths * chunks, "referrers": 3 * paths} {
+		soon(t, "the statistics", func() error {
+			if one("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = $1", table) < rows/2 {
+				return errors.New("they are not complete")
+			}
+			return nil
+		})
+		n := one("SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables WHERE relname = $1", table)
+		if most := 30 * rows; n > most {
+			t.Errorf("%d rows of %s were read, which has %d; want at most %d", n, table, rows, most)
+		}
+	}
+}
+
+// storeOne stores a path with a blob and a pack of its own, and a blob that all
+// share.
+func storeOne(tx index.Tx, cache int64, n, chunks int) error {
+	var names []string
+	for i := range chunks {
+		names = append(names, fmt.Sprint(n, " ", i))
+	}
+	if err := tx.AddPack(fmt.Sprint("p", n), 1000, entriesOf(append(names, "shared")...)); err != nil {
+		return err
+	}
+	if _, err := tx.AddBlob(blobOf("shared"), chunksOf("shared"), future); err != nil {
+		return err
+	}
+	nar, err := tx.AddBlob(blobOf(fmt.Sprint(n)), chunksOf(names...), past)
+	if err != nil {
+		return err
+	}
+	p := index.Path{CacheID: cache, Hash: hashOf(n), Name: "name", NAR: nar}
+	for _, r := range []int{n / 2, n / 3, n + 1} {
+		p.References = append(p.References, hashOf(r)+"-name")
+	}
+	if _, err := tx.PutPath(p); err != nil {
+		return err
+	}
+	if err := tx.AddPin(index.Pin{CacheID: cache, Name: fmt.Sprint("pin", n), Hash: p.Hash}, 1); err != nil {
+		return err
+	}
+	_, err = tx.RemovePins(cache, fmt.Sprint("pin", n), p.Hash)
+	return errors.Join(err, tx.TouchNAR(cache, nar.Hash))
 }

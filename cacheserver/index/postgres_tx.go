@@ -152,8 +152,11 @@ func (t *pgTx) AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, 
 func (t *pgTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
 	for {
 		there, ids, err := t.lockBlob(b, chunks, expires)
-		if there.ID != 0 || err != nil {
+		if err != nil {
 			return there, err
+		}
+		if there.ID != 0 {
+			return t.fillIn(there, b, chunks)
 		}
 		added, err := t.one(`WITH b AS (
 				INSERT INTO blobs (hash, size, file_hash, file_size, created, expires)
@@ -166,11 +169,29 @@ func (t *pgTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, erro
 			SELECT id FROM b`,
 			[]any{b.Hash[:], b.Size, b.FileHash[:], b.FileSize, t.now, expires, ids}, []any{&b.ID})
 		if added || err != nil {
+			b.Expires = pgTime(expires)
 			return b, err
 		}
 		// Another process has just added it. Its row is there to be locked now,
 		// unless it was removed as quickly.
 	}
+}
+
+// fillIn records what is now known of the file of a blob that is locked.
+func (t *pgTx) fillIn(there, b Blob, chunks []digest.Chunk) (Blob, error) {
+	if there.FileHash != (digest.Hash{}) || b.FileHash == (digest.Hash{}) {
+		return there, nil
+	}
+	// Another list of chunks makes the same blob, but not the same file.
+	own := newChunkList(chunks)
+	var c digest.Chunk
+	if _, err := t.each("SELECT c.hash, c.size FROM blob_chunks b JOIN chunks c ON c.id = b.chunk WHERE b.blob = $1 ORDER BY b.seq",
+		[]any{there.ID}, []any{(*pgHash)(&c.Hash), &c.Size}, func() { own.see(c) }); err != nil || !own.same() {
+		return there, err
+	}
+	there.FileHash, there.FileSize = b.FileHash, b.FileSize
+	_, err := t.exec("UPDATE blobs SET file_hash = $2, file_size = $3 WHERE id = $1", there.ID, b.FileHash[:], b.FileSize)
+	return there, err
 }
 
 // lockBlob extends a blob's life, which keeps it from being removed before this
@@ -181,13 +202,16 @@ func (t *pgTx) lockBlob(b Blob, chunks []digest.Chunk, expires int64) (there Blo
 	for i, c := range chunks {
 		hashes[i] = c.Hash
 	}
-	there.Digest = b.Digest
+	var locked pgBlob
 	stored := make(map[digest.Chunk]int64, len(chunks))
 	var q pgx.Batch
-	q.Queue(`UPDATE blobs SET expires = greatest(expires, $3) WHERE hash = $1 AND size = $2
-		RETURNING id, file_hash, file_size`, b.Hash[:], b.Size, expires).
+	q.Queue("UPDATE blobs b SET expires = greatest(b.expires, $3) WHERE b.hash = $1 AND b.size = $2 RETURNING "+pgBlobColumns,
+		b.Hash[:], b.Size, expires).
 		Query(func(rows pgx.Rows) error {
-			_, err := pgx.ForEachRow(rows, []any{&there.ID, (*pgHash)(&there.FileHash), &there.FileSize}, func() error { return nil })
+			_, err := pgx.ForEachRow(rows, locked.into(), func() error {
+				there = locked.blob()
+				return nil
+			})
 			return err
 		})
 	q.Queue("SELECT id, hash, size FROM chunks WHERE hash = ANY ($1) ORDER BY hash FOR KEY SHARE", pgHashes(hashes)).
@@ -234,14 +258,16 @@ func (t *pgTx) putPath(p Path) ([]string, error) {
 	held := make(map[string]bool, len(others))
 	var written int64
 	var q pgx.Batch
-	// Without the NAR nothing is written: no path is over it then, neither by that
-	// hash.
-	q.Queue(`INSERT INTO paths (cache, hash, name, nar, refs, deriver, signatures, ca, created, used)
-		SELECT $1, $2, $3, b.id, $5, $6, $7, $8, $9, $9 FROM blobs b WHERE b.id = $4 FOR KEY SHARE
+	// Without the NAR or the cache nothing is written: no path is over it then,
+	// neither by that hash.
+	q.Queue(`INSERT INTO paths (cache, hash, name, nar, refs, deriver, signatures, ca, created, used, pushed_by, build_time)
+		SELECT c.id, $2, $3, b.id, $5, $6, $7, $8, $9, $9, $10, $11 FROM blobs b, caches c
+		WHERE b.id = $4 AND c.id = $1 AND c.name IS NOT NULL FOR KEY SHARE
 		ON CONFLICT (cache, hash) DO UPDATE SET name = excluded.name, nar = excluded.nar, refs = excluded.refs,
-			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca,
-			used = greatest(paths.used, excluded.used)`,
-		p.CacheID, p.Hash, p.Name, p.NAR.ID, notNull(p.References), p.Deriver, notNull(p.Signatures), p.CA, t.now).
+			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca, pushed_by = excluded.pushed_by,
+			build_time = excluded.build_time, used = greatest(paths.used, excluded.used)`,
+		p.CacheID, p.Hash, p.Name, p.NAR.ID, notNull(p.References), p.Deriver, notNull(p.Signatures), p.CA, t.now,
+		p.PushedBy, int64(p.BuildTime)).
 		Exec(func(tag pgconn.CommandTag) error {
 			written = tag.RowsAffected()
 			return nil
@@ -262,7 +288,7 @@ func (t *pgTx) putPath(p Path) ([]string, error) {
 		})
 	err := t.send(&q)
 	if err == nil && written == 0 {
-		err = fmt.Errorf("its NAR, blob %d: %w", p.NAR.ID, ErrNotFound)
+		err = fmt.Errorf("cache %d or blob %d: %w", p.CacheID, p.NAR.ID, ErrNotFound)
 	}
 	if err != nil {
 		return nil, err
@@ -282,9 +308,12 @@ func notNull(texts []string) []string { return append([]string{}, texts...) }
 // AddCache implements Tx.
 func (t *pgTx) AddCache(c Cache) (int64, error) {
 	var id int64
-	added, err := t.one(`INSERT INTO caches (name, store_dir, priority, secret_key, retention, created)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING RETURNING id`,
-		[]any{c.Name, c.StoreDir, c.Priority, c.SecretKey, int64(c.Retention / time.Second), t.now}, []any{&id})
+	added, err := t.one(`INSERT INTO caches (name, store_dir, priority, secret_keys, retention, created, public, upstream_keys)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING RETURNING id`,
+		[]any{
+			c.Name, c.StoreDir, c.Priority, notNull(c.SecretKeys), int64(c.Retention / time.Second), t.now,
+			c.Public, notNull(c.UpstreamKeys),
+		}, []any{&id})
 	if err == nil && !added {
 		err = ErrExists
 	}
@@ -296,10 +325,7 @@ func (t *pgTx) AddCache(c Cache) (int64, error) {
 
 // SetRetention implements Tx.
 func (t *pgTx) SetRetention(cache int64, retention time.Duration) error {
-	n, err := t.exec("UPDATE caches SET retention = $2 WHERE id = $1", cache, int64(retention/time.Second))
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
+	err := changed(t.exec("UPDATE caches SET retention = $2 WHERE id = $1 AND name IS NOT NULL", cache, int64(retention/time.Second)))
 	if err != nil {
 		return fmt.Errorf("changing the retention of cache %d: %w", cache, err)
 	}

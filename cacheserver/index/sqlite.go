@@ -28,19 +28,21 @@ var (
 	schema1 string
 	//go:embed schema2.sql
 	schema2 string
+	//go:embed schema3.sql
+	schema3 string
 )
 
 // schemas lead from each version to the next; how many of them a database has
 // gone through is kept in its user_version.
-var schemas = []string{schema1, schema2}
+var schemas = []string{schema1, schema2, schema3}
 
 const (
 	busyTimeout = 30 * time.Second
 	// Each connection keeps pages of its own. A writer whose changed pages do not
-	// fit writes them to the log more than once, and the largest change, a pack
-	// of 65,536 chunks, changes as many pages of the table of hashes once that is
-	// large. A reader needs no more than the upper pages of the trees; the
-	// kernel's cache is behind it. With at most 16 readers that is 192 MiB.
+	// fit writes them to the log more than once: 16,384 pages are room for a pack
+	// of 5,000 chunks, each of which changes up to three once the tables are large.
+	// A reader needs no more than the upper pages of the trees; the kernel's cache
+	// is behind it. With at most 16 readers that is 192 MiB.
 	writerCache = 64 << 20
 	readerCache = 8 << 20
 	maxReaders  = 16
@@ -142,7 +144,7 @@ func migrate(ctx context.Context, file string) error {
 	switch {
 	case version == len(schemas):
 		return nil
-	case version > len(schemas):
+	case version < 0, version > len(schemas):
 		return fmt.Errorf("it was written by a newer version of this program (schema %d, this one knows %d)", version, len(schemas))
 	}
 	for i, schema := range schemas[version:] {

@@ -160,7 +160,7 @@ func checkMigrated(t *testing.T, x *SQLite, start time.Time) {
 	}
 	caches, err := x.Caches(ctx)
 	noError(t, err)
-	if len(caches) != 2 || caches[0].Retention != 90*24*time.Hour {
+	if len(caches) != 2 || caches[0].Retention != GlobalRetention {
 		t.Errorf("caches %+v", caches)
 	}
 }

@@ -36,16 +36,33 @@ func (x *SQLite) Locate(ctx context.Context, chunks []digest.Hash) ([]Location, 
 	return found, nil
 }
 
-const selectBlob = "SELECT id, hash, size, file_hash, file_size FROM blobs"
+// blobColumns are what a blobRow is read from.
+const blobColumns = "blobs.id, blobs.hash, blobs.size, blobs.file_hash, blobs.file_size, blobs.expires"
+
+const selectBlob = "SELECT " + blobColumns + " FROM blobs"
+
+type blobRow struct {
+	Blob
+	hash, fileHash []byte
+	expires        int64
+}
+
+func (r *blobRow) into(others ...any) []any {
+	return append(others, &r.ID, &r.hash, &r.Size, &r.fileHash, &r.FileSize, &r.expires)
+}
+
+func (r *blobRow) blob() Blob {
+	b := r.Blob
+	b.Hash, b.FileHash, b.Expires = digest.Hash(r.hash), digest.Hash(r.fileHash), unixTime(r.expires)
+	return b
+}
 
 func scanBlob(ctx context.Context, q querier, query string, args ...any) (Blob, error) {
-	var b Blob
-	var hash, fileHash []byte
-	if err := one(ctx, q, []any{&b.ID, &hash, &b.Size, &fileHash, &b.FileSize}, query, args...); err != nil {
+	var r blobRow
+	if err := one(ctx, q, r.into(), query, args...); err != nil {
 		return Blob{}, err
 	}
-	b.Hash, b.FileHash = digest.Hash(hash), digest.Hash(fileHash)
-	return b, nil
+	return r.blob(), nil
 }
 
 // Blob implements Reader.
@@ -113,19 +130,22 @@ func (x *SQLite) blobExists(ctx context.Context, blob int64) error {
 	return one(ctx, x.read, []any{&id}, "SELECT id FROM blobs WHERE id = ?", blob)
 }
 
-const selectCache = "SELECT id, name, store_dir, priority, secret_key, retention FROM caches"
+const selectCache = `SELECT id, name, store_dir, priority, secret_keys, retention, public, upstream_keys
+	FROM caches WHERE name IS NOT NULL`
 
 func scanCache(scan func(...any) error) (Cache, error) {
 	var c Cache
 	var retention int64
-	err := scan(&c.ID, &c.Name, &c.StoreDir, &c.Priority, &c.SecretKey, &retention)
+	var secretKeys, upstreamKeys string
+	err := scan(&c.ID, &c.Name, &c.StoreDir, &c.Priority, &secretKeys, &retention, &c.Public, &upstreamKeys)
 	c.Retention = time.Duration(retention) * time.Second
+	c.SecretKeys, c.UpstreamKeys = strings.Fields(secretKeys), strings.Fields(upstreamKeys)
 	return c, err
 }
 
 // Cache implements Reader.
 func (x *SQLite) Cache(ctx context.Context, name string) (Cache, error) {
-	found, err := x.caches(ctx, selectCache+" WHERE name = ?", name)
+	found, err := x.caches(ctx, selectCache+" AND name = ?", name)
 	if err == nil && len(found) == 0 {
 		err = ErrNotFound
 	}
@@ -154,25 +174,39 @@ func (x *SQLite) caches(ctx context.Context, query string, args ...any) ([]Cache
 	return found, err
 }
 
+const selectPath = "SELECT p.hash, p.name, p.refs, p.deriver, p.signatures, p.ca, p.pushed_by, p.build_time, p.created, p.used, " +
+	blobColumns + " FROM paths p JOIN blobs ON blobs.id = p.nar"
+
+// paths reads rows of what selectPath selects.
+func (x *SQLite) paths(ctx context.Context, cache int64, query string, args ...any) ([]Path, error) {
+	var found []Path
+	err := each(ctx, x.read, func(scan func(...any) error) error {
+		p := Path{CacheID: cache}
+		var refs, sigs string
+		var created, used int64
+		var nar blobRow
+		if err := scan(nar.into(&p.Hash, &p.Name, &refs, &p.Deriver, &sigs, &p.CA, &p.PushedBy, &p.BuildTime, &created, &used)...); err != nil {
+			return err
+		}
+		p.NAR = nar.blob()
+		p.References, p.Signatures = strings.Fields(refs), strings.Fields(sigs)
+		p.Created, p.Used = unixTime(created), unixTime(used)
+		found = append(found, p)
+		return nil
+	}, query, args...)
+	return found, err
+}
+
 // Path implements Reader.
 func (x *SQLite) Path(ctx context.Context, cache int64, hash string) (Path, error) {
-	p := Path{CacheID: cache, Hash: hash}
-	var narHash, fileHash []byte
-	var refs, sigs string
-	var created, used int64
-	err := one(ctx, x.read, []any{
-		&p.Name, &refs, &p.Deriver, &sigs, &p.CA, &created, &used,
-		&p.NAR.ID, &narHash, &p.NAR.Size, &fileHash, &p.NAR.FileSize,
-	}, `SELECT p.name, p.refs, p.deriver, p.signatures, p.ca, p.created, p.used,
-			b.id, b.hash, b.size, b.file_hash, b.file_size
-		FROM paths p JOIN blobs b ON b.id = p.nar WHERE p.cache = ? AND p.hash = ?`, cache, hash)
+	found, err := x.paths(ctx, cache, selectPath+" WHERE p.cache = ? AND p.hash = ?", cache, hash)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
 	if err != nil {
 		return Path{}, fmt.Errorf("looking up path %s: %w", hash, err)
 	}
-	p.NAR.Hash, p.NAR.FileHash = digest.Hash(narHash), digest.Hash(fileHash)
-	p.References, p.Signatures = strings.Fields(refs), strings.Fields(sigs)
-	p.Created, p.Used = unixTime(created), unixTime(used)
-	return p, nil
+	return found[0], nil
 }
 
 // MissingPaths implements Reader.

@@ -121,14 +121,15 @@ func (t *sqliteTx) RemovePaths(cache int64, hashes []string) (int, error) {
 	return len(paths), nil
 }
 
-// removeBlobs removes blobs, over which there are no paths any more.
+// removeBlobs removes blobs, over which there are no names any more.
 func (t *sqliteTx) removeBlobs(ids []int64) error {
 	list := numberArray(ids)
-	if _, err := t.exec("DELETE FROM blob_chunks WHERE blob IN (SELECT value FROM json_each(?))", list); err != nil {
-		return err
+	for _, from := range []string{"blob_chunks WHERE blob", "aliases WHERE blob", "blobs WHERE id"} {
+		if _, err := t.exec("DELETE FROM "+from+" IN (SELECT value FROM json_each(?))", list); err != nil {
+			return err
+		}
 	}
-	_, err := t.exec("DELETE FROM blobs WHERE id IN (SELECT value FROM json_each(?))", list)
-	return err
+	return nil
 }
 
 // next is where a sweep goes on that has seen some rows up to one.
@@ -159,6 +160,7 @@ func (t *sqliteTx) SweepBlobs(from int64, limit int, now time.Time) (Swept, erro
 		}
 		return nil
 	}, `SELECT id, size, expires < ? AND NOT EXISTS (SELECT 1 FROM paths WHERE nar = blobs.id)
+			AND NOT EXISTS (SELECT 1 FROM objects WHERE blob = blobs.id)
 		FROM blobs WHERE id >= ? ORDER BY id LIMIT ?`, now.Unix(), from, limit)
 	if err == nil {
 		err = t.removeBlobs(ids)
@@ -335,6 +337,9 @@ func (t *sqliteTx) dropChunks(list string) ([]PathName, error) {
 		return nil, err
 	}
 	if err := t.removePaths(paths); err != nil {
+		return nil, err
+	}
+	if _, err := t.exec("DELETE FROM objects WHERE blob IN (SELECT value FROM json_each(?))", numberArray(blobs)); err != nil {
 		return nil, err
 	}
 	if err := t.removeBlobs(blobs); err != nil {

@@ -176,12 +176,12 @@ func (t *sqliteTx) AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Bl
 func (t *sqliteTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
 	there, err := scanBlob(t.ctx, t.tx, selectBlob+" WHERE hash = ? AND size = ?", b.Hash[:], b.Size)
 	if err == nil {
-		_, err = t.exec("UPDATE blobs SET expires = ? WHERE id = ? AND expires < ?", expires, there.ID, expires)
-		return there, err
+		return t.renewBlob(there, b, chunks, expires)
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return b, err
 	}
+	b.Expires = unixTime(expires)
 	if err := one(t.ctx, t.tx, []any{&b.ID}, `INSERT INTO blobs (hash, size, file_hash, file_size, created, expires)
 		VALUES (?, ?, ?, ?, ?, ?) RETURNING id`, b.Hash[:], b.Size, b.FileHash[:], b.FileSize, t.now, expires); err != nil {
 		return b, err
@@ -208,6 +208,39 @@ func (t *sqliteTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, 
 	return b, fmt.Errorf("%d %w, the first is number %d (%s)", len(chunks)-added, ErrMissingChunks, first, chunks[first].Hash)
 }
 
+// renewBlob makes a blob live on that is added again, and fills in what is now
+// known of its file.
+func (t *sqliteTx) renewBlob(there, b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
+	if there.Expires.Unix() < expires {
+		there.Expires = unixTime(expires)
+		if _, err := t.exec("UPDATE blobs SET expires = ? WHERE id = ?", expires, there.ID); err != nil {
+			return there, err
+		}
+	}
+	if there.FileHash != (digest.Hash{}) || b.FileHash == (digest.Hash{}) {
+		return there, nil
+	}
+	// Another list of chunks makes the same blob, but not the same file.
+	own := newChunkList(chunks)
+	if err := t.each(func(scan func(...any) error) error {
+		var hash []byte
+		var size uint32
+		err := scan(&hash, &size)
+		if err == nil {
+			own.see(digest.Chunk{Hash: digest.Hash(hash), Size: size})
+		}
+		return err
+	}, "SELECT c.hash, c.size FROM blob_chunks b JOIN chunks c ON c.id = b.chunk WHERE b.blob = ? ORDER BY b.seq", there.ID); err != nil {
+		return there, err
+	}
+	if !own.same() {
+		return there, nil
+	}
+	there.FileHash, there.FileSize = b.FileHash, b.FileSize
+	_, err := t.exec("UPDATE blobs SET file_hash = ?, file_size = ? WHERE id = ?", b.FileHash[:], b.FileSize, there.ID)
+	return there, err
+}
+
 // pathHash is the hash of a path's base name.
 func pathHash(base string) string { return base[:min(32, len(base))] }
 
@@ -220,8 +253,8 @@ func (t *sqliteTx) PutPath(p Path) (absent []string, err error) {
 }
 
 func (t *sqliteTx) putPath(p Path) (absent []string, err error) {
-	if _, err := scanBlob(t.ctx, t.tx, selectBlob+" WHERE id = ?", p.NAR.ID); err != nil {
-		return nil, fmt.Errorf("its NAR, blob %d: %w", p.NAR.ID, err)
+	if err := t.nameable(p.CacheID, p.NAR.ID); err != nil {
+		return nil, err
 	}
 	before, err := t.paths("paths_by_hash", "cache = ? AND hash = ?", p.CacheID, p.Hash)
 	if err != nil {
@@ -232,13 +265,14 @@ func (t *sqliteTx) putPath(p Path) (absent []string, err error) {
 	}
 	var id int64
 	if err := one(t.ctx, t.tx, []any{&id},
-		`INSERT INTO paths (cache, hash, name, nar, refs, deriver, signatures, ca, created, used)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		`INSERT INTO paths (cache, hash, name, nar, refs, deriver, signatures, ca, pushed_by, build_time, created, used)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (cache, hash) DO UPDATE SET name = excluded.name, nar = excluded.nar, refs = excluded.refs,
-			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca, used = max(used, excluded.used)
+			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca,
+			pushed_by = excluded.pushed_by, build_time = excluded.build_time, used = max(used, excluded.used)
 		RETURNING id`,
 		p.CacheID, p.Hash, p.Name, p.NAR.ID, strings.Join(p.References, " "), p.Deriver,
-		strings.Join(p.Signatures, " "), p.CA, t.now, t.now); err != nil {
+		strings.Join(p.Signatures, " "), p.CA, p.PushedBy, int64(p.BuildTime), t.now, t.now); err != nil {
 		return nil, err
 	}
 	var refs []string
@@ -282,9 +316,10 @@ func (t *sqliteTx) held(cache int64, hashes []string) (map[string]bool, error) {
 // AddCache implements Tx.
 func (t *sqliteTx) AddCache(c Cache) (int64, error) {
 	var id int64
-	err := one(t.ctx, t.tx, []any{&id}, `INSERT INTO caches (name, store_dir, priority, secret_key, retention, created)
-		VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING id`,
-		c.Name, c.StoreDir, c.Priority, c.SecretKey, int64(c.Retention/time.Second), t.now)
+	err := one(t.ctx, t.tx, []any{&id}, `INSERT INTO caches (name, store_dir, priority, secret_keys, retention, public, upstream_keys, created)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING id`,
+		c.Name, c.StoreDir, c.Priority, strings.Join(c.SecretKeys, " "), int64(c.Retention/time.Second), c.Public,
+		strings.Join(c.UpstreamKeys, " "), t.now)
 	if errors.Is(err, ErrNotFound) {
 		err = ErrExists
 	}
@@ -296,10 +331,7 @@ func (t *sqliteTx) AddCache(c Cache) (int64, error) {
 
 // SetRetention implements Tx.
 func (t *sqliteTx) SetRetention(cache int64, retention time.Duration) error {
-	n, err := t.exec("UPDATE caches SET retention = ? WHERE id = ?", int64(retention/time.Second), cache)
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
+	err := changed(t.exec("UPDATE caches SET retention = ? WHERE id = ? AND name IS NOT NULL", int64(retention/time.Second), cache))
 	if err != nil {
 		return fmt.Errorf("setting the retention of cache %d: %w", cache, err)
 	}

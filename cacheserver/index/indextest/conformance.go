@@ -23,7 +23,7 @@ type suite map[string]func(t *testing.T, x index.Index, reopen func() index.Inde
 // Run tests the indexes that open returns.
 func Run(t *testing.T, open Open) {
 	t.Helper()
-	for _, s := range []suite{changes, blobs, paths, pins, removal, races, locks, models} {
+	for _, s := range []suite{changes, blobs, paths, pins, removal, caches, names, held, races, storageRaces, nameRaces, locks, models} {
 		for name, test := range s {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -125,8 +125,8 @@ func addBlob(t testing.TB, x index.Index, name string, names ...string) index.Bl
 func addCache(t testing.TB, x index.Index, name string) index.Cache {
 	t.Helper()
 	c := index.Cache{
-		Name: name, StoreDir: "/nix/store", Priority: 41, SecretKey: name + "-1:c2VjcmV0",
-		Retention: 36 * time.Hour,
+		Name: name, StoreDir: "/nix/store", Priority: 41, SecretKeys: []string{name + "-2:c2VjcmV0", name + "-1:c2VjcmV0"},
+		Retention: 36 * time.Hour, Public: name != "two", UpstreamKeys: []string{"cache.nixos.org-1"},
 	}
 	update(t, x, func(tx index.Tx) (err error) {
 		c.ID, err = tx.AddCache(c)

@@ -39,6 +39,7 @@ func pathOverBlob(t *testing.T, x index.Index, _ func() index.Index) {
 	first, second := addBlob(t, x, "first", "a"), addBlob(t, x, "second", "b")
 	want := path(c, first, 1, 0, 1)
 	want.Deriver, want.Signatures, want.CA = hash32(9)+"-name.drv", []string{"a:b", "c:d"}, "fixed:r:sha256:x"
+	want.PushedBy, want.BuildTime = "ci@example.org", 90*time.Second+time.Nanosecond
 	putPath(t, x, want)
 	var created time.Time
 	check := func() {
@@ -61,6 +62,7 @@ func pathOverBlob(t *testing.T, x index.Index, _ func() index.Index) {
 	}
 	check()
 	want.Name, want.NAR, want.References, want.Deriver, want.Signatures, want.CA = "other", second, nil, "", nil, ""
+	want.PushedBy, want.BuildTime = "", 0
 	putPath(t, x, want)
 	check()
 	_, err := x.NAR(t.Context(), c.ID, first.Hash)
@@ -109,9 +111,9 @@ func cachesApart(t *testing.T, x index.Index, _ func() index.Index) {
 func listCaches(t *testing.T, x index.Index, _ func() index.Index) {
 	want := []index.Cache{addCache(t, x, "two"), addCache(t, x, "one"), addCache(t, x, "three")}
 	for _, w := range want {
-		if got, err := x.Cache(t.Context(), w.Name); got != w || err != nil {
-			t.Errorf("Cache = %+v, %v; want %+v", got, err, w)
-		}
+		got, err := x.Cache(t.Context(), w.Name)
+		must(t, err)
+		wantEqual(t, "cache", got, w)
 	}
 	slices.SortFunc(want, func(a, b index.Cache) int { return strings.Compare(a.Name, b.Name) })
 	got, err := x.Caches(t.Context())
@@ -136,7 +138,7 @@ func listCaches(t *testing.T, x index.Index, _ func() index.Index) {
 
 func retention(t *testing.T, x index.Index, _ func() index.Index) {
 	one, two := addCache(t, x, "one"), addCache(t, x, "two")
-	for _, r := range []time.Duration{time.Second, 0, 1000 * 24 * time.Hour} {
+	for _, r := range []time.Duration{time.Second, 0, index.GlobalRetention, 1000 * 24 * time.Hour} {
 		update(t, x, func(tx index.Tx) error { return tx.SetRetention(one.ID, r) })
 		one.Retention = r
 		got, err := x.Caches(t.Context())

@@ -3,6 +3,7 @@ package pgtest_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
@@ -22,7 +23,7 @@ const victim = "PGTEST_VICTIM"
 func TestAKilledTestLeavesNothing(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(victim) != "" {
-		os.Stdout.WriteString(pgtest.Database(t) + "\n")
+		fmt.Println(pgtest.Database(t))
 		select {}
 	}
 	pgtest.Database(t) // skips the test where there is no PostgreSQL

@@ -1,0 +1,50 @@
+package index
+
+import (
+	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+)
+
+// chunkList compares a list of chunks with one that comes row by row.
+type chunkList struct {
+	want    []digest.Chunk
+	seen    int
+	differs bool
+}
+
+func newChunkList(want []digest.Chunk) *chunkList { return &chunkList{want: want} }
+
+func (l *chunkList) see(c digest.Chunk) {
+	if l.seen >= len(l.want) || l.want[l.seen] != c {
+		l.differs = true
+	}
+	l.seen++
+}
+
+// same is true after the last row if it was the same list.
+func (l *chunkList) same() bool { return !l.differs && l.seen == len(l.want) }
+
+// beginHeld is the expiry and the ID that a page of held blobs follows.
+func beginHeld(now time.Time, after HeldBlob) (expires, id int64) {
+	if expires = after.Expires.Unix(); expires < now.Unix() {
+		return now.Unix(), 0
+	}
+	return expires, after.ID
+}
+
+// changed is ErrNotFound where a change of one row found none.
+func changed(rows int, err error) error {
+	if err == nil && rows == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// notNil makes an empty value of none at all, which would be NULL.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
