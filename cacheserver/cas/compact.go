@@ -54,7 +54,8 @@ func (s *Store) Compact(ctx context.Context, packs []string) (Compacted, error) 
 	}
 	err := s.index.Update(ctx, func(tx index.Tx) (err error) {
 		if encoded != nil {
-			if err := tx.AddPack(name, encoded.Size, encoded.Entries); err != nil {
+			// Whoever has lost the lock must not rely on its pack either.
+			if err := s.addPack(tx, name, encoded); err != nil {
 				return err
 			}
 			if _, err := tx.MoveChunks(name, encoded.Entries, packs); err != nil {

@@ -182,7 +182,8 @@ func checkAcknowledged(t *testing.T, r *rig, line string) {
 		return
 	}
 	blob, err := r.index.Blob(t.Context(), want)
-	if verified.ID = blob.ID; err != nil || blob != verified {
+	verified.ID, verified.Expires = blob.ID, blob.Expires
+	if err != nil || blob != verified {
 		t.Errorf("the index has %+v, %v; what is stored is %+v", blob, err, verified)
 		return
 	}

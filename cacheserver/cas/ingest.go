@@ -15,6 +15,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
 // upload is a set of checked frames that waits to be stored.
@@ -152,9 +153,19 @@ func (s *Store) write(group []*upload) error {
 	}
 	// If this fails, the pack stays behind as an orphan. To delete it here could
 	// delete one that the index holds after all.
-	return s.index.Update(ctx, func(tx index.Tx) error {
-		return tx.AddPack(name, encoded.Size, encoded.Entries)
-	})
+	return s.index.Update(ctx, func(tx index.Tx) error { return s.addPack(tx, name, encoded) })
+}
+
+// addPack records a pack that was put, unless half of the grace has passed since
+// it was begun: collection takes a pack that is older than the grace and not in
+// the index for an orphan, and may be about to delete this one.
+func (s *Store) addPack(tx index.Tx, name string, encoded *pack.Encoded) error {
+	begun, _ := PackTime(name)
+	if took := time.Since(begun); took > s.grace/2 {
+		return fmt.Errorf("%w: writing pack %s took %v, and may take half of the grace, %v",
+			packstore.ErrUnavailable, name, took.Round(time.Millisecond), s.grace/2)
+	}
+	return tx.AddPack(name, encoded.Size, encoded.Entries)
 }
 
 // packName sorts by time, for people who look at the directory and for PackTime,

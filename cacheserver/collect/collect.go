@@ -1,5 +1,6 @@
-// Package collect removes what nobody needs any more: paths past their
-// retention, blobs without a name, chunks without a blob, packs without chunks.
+// Package collect removes what nobody needs any more: paths, objects and action
+// results past their retention, what removed caches held, blobs without a name,
+// chunks without a blob, packs without chunks.
 // It runs beside pushes and pulls, in short transactions, and may be killed at
 // any moment: what it left half-done, the next collection finishes.
 package collect
@@ -13,6 +14,7 @@ import (
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
@@ -27,6 +29,13 @@ const (
 	sweepStep = 5000
 )
 
+const (
+	// DefaultHoldTime is how long a blob that has no path lives after its last use.
+	DefaultHoldTime = 30 * 24 * time.Hour
+	// DefaultActionRetention is how long an action's result does.
+	DefaultActionRetention = 30 * 24 * time.Hour
+)
+
 // Policy says what may go.
 type Policy struct {
 	// Grace is how long uploads in flight are left alone: chunks that no blob has
@@ -35,8 +44,19 @@ type Policy struct {
 	// may be about to refer to it. It must be what the stores over the same index have; zero is
 	// cas.DefaultGrace.
 	Grace time.Duration
-	// MaxSize is how many bytes the packs may take; paths that were used longest
-	// ago go first. Zero is no limit.
+	// Retention is how long paths and objects live after their last use whose
+	// caches have no retention of their own. Zero is nixcache.DefaultRetention, and
+	// below zero is for ever.
+	Retention time.Duration
+	// ActionRetention is how long the results of actions live after their last use;
+	// zero is DefaultActionRetention.
+	ActionRetention time.Duration
+	// HoldTime is how long blobs are held, from their last use on, by the doors that
+	// store some without a path: what a blob's expiry says of that use. Zero is
+	// DefaultHoldTime.
+	HoldTime time.Duration
+	// MaxSize is how many bytes the packs may take; paths, and blobs without one,
+	// that were used longest ago go first. Zero is no limit.
 	MaxSize int64
 }
 
@@ -44,6 +64,9 @@ type Policy struct {
 type Report struct {
 	Paths          int64 // past their retention
 	Evicted        int64 // paths that went because of MaxSize
+	Released       int64 // blobs without a path that went because of MaxSize
+	Objects        int64
+	Actions        int64
 	Blobs          int64
 	BlobBytes      int64 // uncompressed
 	Chunks         int64
@@ -71,8 +94,18 @@ type Collector struct {
 
 // New makes a collector. store must be one over the same packs and index.
 func New(store *cas.Store, packs packstore.Store, idx index.Index, policy Policy, log *slog.Logger) *Collector {
-	if policy.Grace == 0 {
-		policy.Grace = cas.DefaultGrace
+	for _, d := range []struct {
+		value *time.Duration
+		unset time.Duration
+	}{
+		{&policy.Grace, cas.DefaultGrace},
+		{&policy.Retention, nixcache.DefaultRetention},
+		{&policy.ActionRetention, DefaultActionRetention},
+		{&policy.HoldTime, DefaultHoldTime},
+	} {
+		if *d.value == 0 {
+			*d.value = d.unset
+		}
 	}
 	return &Collector{index: idx, packs: packs, store: store, policy: policy, log: log}
 }
@@ -82,7 +115,9 @@ func New(store *cas.Store, packs packstore.Store, idx index.Index, policy Policy
 func (c *Collector) Run(ctx context.Context) (r Report, err error) {
 	began := time.Now()
 	err = index.WithLock(ctx, c.index, LockName, func(ctx context.Context) error {
-		for _, step := range []func(context.Context, *Report) error{c.expire, c.sweep, c.compact, c.shrink, c.removeOrphans} {
+		for _, step := range []func(context.Context, *Report) error{
+			c.expire, c.purge, c.sweepNames, c.sweep, c.compact, c.shrink, c.removeOrphans,
+		} {
 			if err := step(ctx, &r); err != nil {
 				return err
 			}
@@ -115,7 +150,7 @@ func (c *Collector) Schedule(ctx context.Context, interval time.Duration) error 
 		case err != nil && ctx.Err() == nil:
 			c.log.Error("collection ended early", "error", err)
 		case err == nil:
-			c.log.Info("collected", "paths", r.Paths, "evicted", r.Evicted, "chunks", r.Chunks,
+			c.log.Info("collected", "paths", r.Paths, "evicted", r.Evicted, "released", r.Released, "objects", r.Objects, "actions", r.Actions, "chunks", r.Chunks,
 				"deleted", r.PacksDeleted, "compacted", r.PacksCompacted, "orphans", r.Orphans, "freed", r.Freed, "stored", r.Stored, "took", r.Took.Round(time.Millisecond))
 		}
 		if r.OverLimit > 0 {
@@ -133,10 +168,11 @@ func (c *Collector) expire(ctx context.Context, r *Report) error {
 		return err
 	}
 	for _, cache := range caches {
-		if cache.Retention == 0 {
+		before, ok := c.expiry(cache)
+		if !ok {
 			continue
 		}
-		removed, err := c.expireCache(ctx, cache.ID, c.expiry(cache))
+		removed, err := c.expireCache(ctx, cache.ID, before)
 		r.Paths += removed
 		if err != nil {
 			return fmt.Errorf("removing old paths of cache %q: %w", cache.Name, err)
@@ -146,10 +182,18 @@ func (c *Collector) expire(ctx context.Context, r *Report) error {
 }
 
 // expiry is the time before which a path of a cache must have been used last to
-// go. It is a whole second, as uses are.
-func (c *Collector) expiry(cache index.Cache) time.Time {
-	return time.Now().Add(-max(cache.Retention, c.policy.Grace)).Truncate(time.Second)
+// go. It is a whole second, as uses are. ok is false where paths live for ever.
+func (c *Collector) expiry(cache index.Cache) (before time.Time, ok bool) {
+	keep := cache.Retention
+	if keep == index.GlobalRetention {
+		keep = c.global()
+	}
+	return time.Now().Add(-max(keep, c.policy.Grace)).Truncate(time.Second), keep > 0
 }
+
+// global is the retention of caches that have none of their own, as theirs: 0 is
+// for ever.
+func (c *Collector) global() time.Duration { return max(c.policy.Retention, 0) }
 
 // expireCache removes the paths of a cache that were last used before a time.
 // One that something refers to stays until that has gone, so it is looked at
@@ -199,6 +243,40 @@ func hashesOf(paths []index.UsedPath) []string {
 		hashes[i] = p.Hash
 	}
 	return hashes
+}
+
+// purge removes what removed caches held.
+func (c *Collector) purge(ctx context.Context, _ *Report) error {
+	for more := true; more; {
+		err := c.index.Update(ctx, func(tx index.Tx) (err error) {
+			more, err = tx.PurgeCaches(pathStep)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepNames removes the names over blobs that are not paths.
+func (c *Collector) sweepNames(ctx context.Context, r *Report) error {
+	now := time.Now()
+	objects, _, err := c.steps(ctx, func(tx index.Tx, from int64) (index.Swept, error) {
+		return tx.SweepObjects(from, sweepStep, now, c.global())
+	})
+	r.Objects += objects
+	if err != nil {
+		return fmt.Errorf("sweeping objects: %w", err)
+	}
+	actions, _, err := c.steps(ctx, func(tx index.Tx, from int64) (index.Swept, error) {
+		return tx.SweepActions(from, sweepStep, now.Add(-c.policy.ActionRetention))
+	})
+	r.Actions += actions
+	if err != nil {
+		return fmt.Errorf("sweeping action results: %w", err)
+	}
+	return nil
 }
 
 func (c *Collector) sweep(ctx context.Context, r *Report) error {

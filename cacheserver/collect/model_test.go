@@ -23,6 +23,7 @@ type model struct {
 	hot   *nixcache.Door // reads through it are no uses
 	paths []*path
 	refs  map[*path][]*path
+	moved bool // since the last check, a collection may have moved or removed something
 }
 
 var modelCaches = []string{"main", "other"}
@@ -131,6 +132,9 @@ func (m *model) collectNow() {
 		c, err := m.index.Cache(m.Context(), cache)
 		must(m, err)
 		keep := max(grace, c.Retention)
+		if c.Retention == index.GlobalRetention {
+			keep = retention
+		}
 		if limit > 0 {
 			keep = grace
 		}
@@ -152,6 +156,7 @@ func (m *model) collectNow() {
 		})
 	}
 	report, err := m.collector(limit).Run(ctx)
+	m.moved = true
 	m.unhook()
 	if err != nil && !errors.Is(err, stopped) {
 		m.Fatal(err)
@@ -192,8 +197,13 @@ func (m *model) checkLimit(limit int64, r collect.Report) {
 	}
 }
 
-// check checks that all that the index has is served, with all that it refers to.
+// check checks that all that the index has is served, with all that it refers
+// to: to clients of a server that knew of it before, and of one that did not.
 func (m *model) check() {
+	if !m.moved {
+		return
+	}
+	m.moved = false
 	fresh := m.newDoor()
 	for _, cache := range modelCaches {
 		for _, p := range m.paths {
@@ -251,12 +261,12 @@ func (m *model) step() {
 
 func TestNothingThatIsNeededIsEverLost(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, r *rig) {
 				m := newModel(t, r, seed)
-				for range 40 {
+				for range 30 {
 					m.step()
 					m.check()
 				}

@@ -117,16 +117,10 @@ func TestReferencesAreWithinACache(t *testing.T) {
 func TestADeadClosureGoesInOneRun(t *testing.T) {
 	t.Parallel()
 	for name, closure := range map[string]func() []*path{
-		"a chain, longer than a step": func() []*path {
+		"a chain": func() []*path {
 			paths := []*path{newPath("link", nil, noise(100, "link"))}
-			for i := range 600 {
-				p := *paths[0]
-				info := *p.info
-				p.info = &info
-				link := fmt.Sprint("link", i)
-				info.StorePath = "/nix/store/" + hash32(link) + "-" + link
-				info.References = []string{paths[i].base()}
-				paths = append(paths, &p)
+			for i := range 40 {
+				paths = append(paths, newPath(fmt.Sprint("link", i), paths[i:], noise(100, fmt.Sprint("link", i%3))))
 			}
 			return paths
 		},

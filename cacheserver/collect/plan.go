@@ -22,6 +22,8 @@ type Plan struct {
 	Paths     int64
 	NARBytes  int64 // uncompressed
 	FileBytes int64 // of the files as they are served; shared chunks may keep some of it
+	Held      int64 // blobs without a path that would go to fit the size limit
+	HeldBytes int64 // of their files
 	Stored    int64 // bytes of all packs now
 	Dead      int64 // of those, in frames that nothing needs
 }
@@ -52,10 +54,11 @@ func (c *Collector) Plan(ctx context.Context, visit func(index.UsedPath, Reason)
 		}
 	}
 	for _, cache := range caches {
-		if cache.Retention == 0 {
+		before, ok := c.expiry(cache)
+		if !ok {
 			continue
 		}
-		if err := s.expire(ctx, cache.ID, c.expiry(cache)); err != nil {
+		if err := s.expire(ctx, cache.ID, before); err != nil {
 			return plan, err
 		}
 	}
@@ -65,13 +68,21 @@ func (c *Collector) Plan(ctx context.Context, visit func(index.UsedPath, Reason)
 		if err != nil {
 			return plan, err
 		}
-		fits := func() bool { return plan.Stored-plan.Dead-plan.FileBytes <= c.policy.MaxSize }
+		over := func() int64 { return plan.Stored - plan.Dead - plan.FileBytes - plan.HeldBytes - c.policy.MaxSize }
+		fits := func() bool { return over() <= 0 }
 		for !fits() {
-			p, ok, err := oldest.next(ctx)
-			if err != nil || !ok {
+			p, blobs, err := oldest.next(ctx, over())
+			if err != nil || p == nil && len(blobs) == 0 {
 				return plan, err
 			}
-			if err := s.remove(ctx, p, p.Used.Add(time.Second), ReasonSize, fits); err != nil {
+			for _, b := range blobs {
+				plan.Held++
+				plan.HeldBytes += b.FileSize
+			}
+			if p == nil {
+				continue
+			}
+			if err := s.remove(ctx, *p, p.Used.Add(time.Second), ReasonSize, fits); err != nil {
 				return plan, err
 			}
 		}

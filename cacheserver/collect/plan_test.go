@@ -54,7 +54,7 @@ func planned(t drawn, r *rig) {
 	blob, err := r.index.NAR(t.Context(), main, shared.info.NarHash)
 	must(t, err)
 	ctx := t.Context()
-	count := rapid.IntRange(1, 25).Draw(t.T, "paths")
+	count := rapid.IntRange(1, 16).Draw(t.T, "paths")
 	hash := func(i int) string { return hash32(fmt.Sprint("path", i)) }
 	// Ages meet often.
 	age := rapid.Custom(func(t *rapid.T) time.Duration {

@@ -91,6 +91,10 @@ func TestACollectionThatIsStoppedIsFinishedByTheNext(t *testing.T) {
 		"is told to end":          func(work func() error, cancel func()) error { cancel(); return work() },
 	} {
 		for at, call := range calls {
+			changes := slices.Contains([]string{"Update", "Put", "Delete"}, call)
+			if mode != "fails" && !changes {
+				continue // to end there is to end before the next change
+			}
 			t.Run(fmt.Sprintf("%s, at %s, call %d", mode, call, at), func(t *testing.T) {
 				t.Parallel()
 				again(t, func(t *testing.T, r *rig) {
