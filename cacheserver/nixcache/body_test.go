@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
@@ -38,7 +39,11 @@ func TestABodyThatDoesNotComeIsGivenUp(t *testing.T) {
 	}
 	d := New(store, idx, Config{DefaultCache: "main", Log: slog.New(slog.DiscardHandler)})
 	d.patience = 50 * time.Millisecond
-	server := httptest.NewServer(d.Handler())
+	everyone, err := auth.New(auth.Config{}, d.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(everyone.Middleware(d.Handler()))
 	defer server.Close()
 
 	for _, route := range []string{"missing-paths", "missing-chunks", "chunks", "paths"} {

@@ -1,6 +1,6 @@
-// Package nixcache is the door for Nix: the binary cache that clients read
-// (the protocol of Nix's HTTP binary cache stores) and the push protocol that
-// fills it (cacheserver/push).
+// Package nixcache is the door for Nix: the binary cache that clients read and
+// nix copy writes (the protocol of Nix's HTTP binary cache stores), the push
+// protocol that fills it (cacheserver/push), and Attic's API, version 1.
 package nixcache
 
 import (
@@ -9,8 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,10 +38,12 @@ type Door struct {
 	// defaultCache also answers at the root: nix.conf files in use name the
 	// bare host.
 	defaultCache string
+	publicURL    string
 	redirects    bool
 	log          *slog.Logger
 	patience     time.Duration // bodyTime, but in tests
 	uses         *uses
+	listings     chan struct{} // a place for each that is being made
 
 	caches   hot[string, *cache]
 	narinfos hot[pathKey, *hotNarinfo]
@@ -78,16 +80,19 @@ type nar struct {
 	inPack atomic.Pointer[bool]
 }
 
-// cache is a cache with its key parsed.
+// cache is a cache with its keys parsed.
 type cache struct {
 	index.Cache
-	key narinfo.SecretKey
+	keys []narinfo.SecretKey // the newest first; at least one
 }
 
 // Config says how a door behaves.
 type Config struct {
 	// DefaultCache also answers at the root.
 	DefaultCache string
+	// PublicURL is where clients reach the root, for Attic's to be told; empty is
+	// wherever a request came to.
+	PublicURL string
 	// Redirect sends clients to the storage itself where it gives URLs for that.
 	Redirect bool
 	Log      *slog.Logger
@@ -96,8 +101,9 @@ type Config struct {
 // New makes the door.
 func New(store *cas.Store, idx index.Index, c Config) *Door {
 	return &Door{
-		store: store, index: idx, defaultCache: c.DefaultCache, redirects: c.Redirect, log: c.Log, patience: bodyTime,
+		store: store, index: idx, defaultCache: c.DefaultCache, publicURL: c.PublicURL, redirects: c.Redirect, log: c.Log, patience: bodyTime,
 		uses:     newUses(),
+		listings: make(chan struct{}, maxListings),
 		caches:   newHot[string, *cache](hotCaches),
 		narinfos: newHot[pathKey, *hotNarinfo](hotNarinfos),
 		nars:     newHot[narKey, *nar](hotNARs),
@@ -106,11 +112,21 @@ func New(store *cas.Store, idx index.Index, c Config) *Door {
 
 var validCacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
 
+func checkCacheName(name string) error {
+	if !validCacheName.MatchString(name) {
+		return fmt.Errorf("cache name %.80q: want 1 to 50 characters of A-Z, a-z, 0-9, -, _ and +, the first a letter or a digit", name)
+	}
+	if slices.Contains(reserved, name) {
+		return fmt.Errorf("cache name %q: the server itself has something of that name", name)
+	}
+	return nil
+}
+
 // EnsureCache returns the public key of a cache, which it creates with a new
 // key when there is none of this name.
 func EnsureCache(ctx context.Context, idx index.Index, name, storeDir string) (publicKey string, err error) {
-	if !validCacheName.MatchString(name) {
-		return "", fmt.Errorf("cache name %.80q: want 1 to 50 characters of A-Z, a-z, 0-9, -, _ and +, the first a letter or a digit", name)
+	if err := checkCacheName(name); err != nil {
+		return "", err
 	}
 	there, err := idx.Cache(ctx, name)
 	if errors.Is(err, index.ErrNotFound) {
@@ -125,11 +141,11 @@ func EnsureCache(ctx context.Context, idx index.Index, name, storeDir string) (p
 	if there.StoreDir != storeDir {
 		return "", fmt.Errorf("cache %q is for the store %s, not %s: use another data directory or cache name", name, there.StoreDir, storeDir)
 	}
-	key, err := narinfo.ParseSecretKey(there.SecretKey)
+	keys, err := keysOf(there)
 	if err != nil {
-		return "", fmt.Errorf("the key of cache %q: %w", name, err)
+		return "", err
 	}
-	return key.Public(), nil
+	return keys[0].Public(), nil
 }
 
 func createCache(ctx context.Context, idx index.Index, name, storeDir string) error {
@@ -142,24 +158,47 @@ func createCache(ctx context.Context, idx index.Index, name, storeDir string) er
 		return err
 	}
 	return idx.Update(ctx, func(tx index.Tx) error {
-		_, err := tx.AddCache(index.Cache{Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKey: key.Reveal(), Retention: DefaultRetention})
+		_, err := tx.AddCache(index.Cache{
+			Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKeys: []string{key.Reveal()},
+			Retention: index.GlobalRetention, Public: true, UpstreamKeys: []string{nixosKey},
+		})
 		return err
 	})
 }
 
-// DefaultRetention is how long a path of a new cache lives after its last use.
+// DefaultRetention is how long a path lives after its last use where neither its
+// cache nor the server's policy says otherwise.
 const DefaultRetention = 90 * 24 * time.Hour
 
-// defaultPriority is asked just after cache.nixos.org, which has 40.
-const defaultPriority = 41
+const (
+	// defaultPriority is asked just after cache.nixos.org, which has 40.
+	defaultPriority = 41
+	// nixosKey is the name of the key of cache.nixos.org, which Nix trusts unless it
+	// is told not to.
+	nixosKey = "cache.nixos.org-1"
+)
 
-func (d *Door) cache(r *http.Request) (*cache, error) {
-	name := nameOf(r, d.defaultCache)
+func keysOf(c index.Cache) ([]narinfo.SecretKey, error) {
+	if len(c.SecretKeys) == 0 {
+		return nil, fmt.Errorf("cache %q has no key", c.Name)
+	}
+	keys := make([]narinfo.SecretKey, len(c.SecretKeys))
+	for i, s := range c.SecretKeys {
+		var err error
+		if keys[i], err = narinfo.ParseSecretKey(s); err != nil {
+			return nil, fmt.Errorf("key %d of cache %q: %w", i+1, c.Name, err)
+		}
+	}
+	return keys, nil
+}
+
+func (d *Door) cache(ctx context.Context, name string) (*cache, error) {
 	if c, ok := d.caches.Get(name); ok {
 		return c, nil
 	}
-	there, err := d.index.Cache(r.Context(), name)
+	there, err := d.index.Cache(ctx, name)
 	if errors.Is(err, index.ErrNotFound) {
+		d.caches.Remove(name)
 		return nil, fmt.Errorf("%w %.80q", errNoSuchCache, name)
 	}
 	if errors.Is(err, index.ErrUnavailable) {
@@ -170,11 +209,11 @@ func (d *Door) cache(r *http.Request) (*cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := narinfo.ParseSecretKey(there.SecretKey)
+	keys, err := keysOf(there)
 	if err != nil {
-		return nil, fmt.Errorf("the key of cache %q: %w", name, err)
+		return nil, err
 	}
-	c := &cache{Cache: there, key: key}
+	c := &cache{Cache: there, keys: keys}
 	d.caches.Add(name, c)
 	return c, nil
 }

@@ -87,7 +87,7 @@ func open(t *testing.T) *door {
 		store.Close()
 		must(t, sqlite.Close())
 	})
-	d.Handler = nixcache.New(store, x, nixcache.Config{DefaultCache: "main", Log: slog.New(slog.NewTextHandler(d.log, nil))}).Handler()
+	d.Handler = everyone(nixcache.New(store, x, nixcache.Config{DefaultCache: "main", Log: slog.New(slog.NewTextHandler(d.log, nil))}).Handler())
 	return d
 }
 
@@ -260,18 +260,29 @@ func (r *receiver) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(r.ResponseRecorder, src)
 }
 
+// The first answer is read with care, and from then on the kernel sends it.
 func TestANARIsSentFromThePacksOwnFile(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	n := d.push(t, strings.Repeat("hello ", 1000))
-	w := &receiver{ResponseRecorder: httptest.NewRecorder()}
-	d.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/nar/"+n.NarHash.Nix32()+".nar.zst", nil))
-	if w.Code != http.StatusOK || len(w.from) != 1 {
-		t.Fatalf("status %d, the connection was given %v", w.Code, w.from)
+	get := func() *receiver {
+		w := &receiver{ResponseRecorder: httptest.NewRecorder()}
+		d.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/nar/"+n.NarHash.Nix32()+".nar.zst", nil))
+		if w.Code != http.StatusOK || digest.Of(w.Body.Bytes()) != d.narinfo(t).FileHash {
+			t.Fatalf("status %d, %d bytes", w.Code, w.Body.Len())
+		}
+		return w
 	}
-	limited, ok := w.from[0].(*io.LimitedReader)
+	if first := get(); len(first.from) != 0 {
+		t.Errorf("the connection was given a %T before anyone looked at the bytes", first.from[0])
+	}
+	second := get()
+	if len(second.from) != 1 {
+		t.Fatalf("the connection was given %v", second.from)
+	}
+	limited, ok := second.from[0].(*io.LimitedReader)
 	if !ok {
-		t.Fatalf("the connection was given a %T", w.from[0])
+		t.Fatalf("the connection was given a %T", second.from[0])
 	}
 	if _, ok := limited.R.(*os.File); !ok {
 		t.Errorf("the connection was given a %T: only a file goes from the kernel straight to it", limited.R)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
@@ -23,6 +24,16 @@ import (
 var (
 	errNoSuchCache = errors.New("there is no cache")
 	errNoSuchFile  = errors.New("not in this cache")
+	errMalformed   = errors.New("malformed")
+	errMismatch    = errors.New("mismatch")
+	errUnsupported = errors.New("not supported here")
+)
+
+// Codes of push.Error that answers to pushes do not have.
+const (
+	codeUnauthorized = "unauthorized"
+	codeForbidden    = "forbidden"
+	codeUnsupported  = "unsupported"
 )
 
 // retryAfter is how many seconds a client is asked to wait for storage or database to
@@ -45,8 +56,21 @@ func answerTo(err error) (int, push.Error) {
 		return false
 	}
 	var tooLarge *http.MaxBytesError
+	var tooLong *cas.TooLongError
+	if errors.As(err, &tooLong) {
+		err = &http.MaxBytesError{Limit: tooLong.Limit}
+	}
 	var missing *cas.MissingChunksError
 	switch {
+	case is(auth.ErrIssuerUnavailable):
+		answer.Code = push.CodeUnavailable
+		return http.StatusServiceUnavailable, answer
+	case is(auth.ErrForbidden):
+		answer.Code = codeForbidden
+		return http.StatusForbidden, answer
+	case is(auth.ErrUnauthorized):
+		answer.Code = codeUnauthorized
+		return http.StatusUnauthorized, answer
 	case errors.As(err, &tooLarge):
 		answer.Code, answer.Limit = push.CodeTooLarge, tooLarge.Limit
 		answer.Message = fmt.Sprintf("the body is over the limit of %d bytes", tooLarge.Limit)
@@ -76,10 +100,13 @@ func answerTo(err error) (int, push.Error) {
 	case is(packstore.ErrUnavailable, index.ErrUnavailable):
 		answer.Code, answer.Message = push.CodeUnavailable, "the server's storage or database cannot be reached now; try again later"
 		return http.StatusServiceUnavailable, answer
-	case is(frame.ErrMismatch, cas.ErrMismatch):
+	case is(errUnsupported):
+		answer.Code = codeUnsupported
+		return http.StatusUnsupportedMediaType, answer
+	case is(frame.ErrMismatch, cas.ErrMismatch, errMismatch):
 		answer.Code = push.CodeMismatch
 		return http.StatusBadRequest, answer
-	case is(push.ErrMalformed, narinfo.ErrMalformed, narformat.ErrMalformed, frame.ErrMalformed,
+	case is(errMalformed, push.ErrMalformed, narinfo.ErrMalformed, narformat.ErrMalformed, frame.ErrMalformed,
 		digest.ErrMalformed, storepath.ErrInvalid):
 		answer.Code = push.CodeMalformed
 		return http.StatusBadRequest, answer
@@ -98,20 +125,34 @@ func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
+	d.leave(r, err)
+	status, answer := answerTo(err)
+	d.announce(w, r, status, err)
+	writeJSON(w, status, answer)
+}
+
+// leave ends a request that nobody waits for any more.
+func (d *Door) leave(r *http.Request, err error) {
 	// A body that came too slowly has ended the request's context as well.
 	if !errors.Is(err, os.ErrDeadlineExceeded) && (r.Context().Err() != nil || errors.Is(err, context.Canceled)) {
 		// The client has left, or the server is closing: nobody reads an answer.
 		d.log.Debug("request broken off", "method", r.Method, "path", r.URL.Path, "error", err)
 		panic(http.ErrAbortHandler)
 	}
-	status, answer := answerTo(err)
-	if status >= http.StatusInternalServerError {
+}
+
+// announce logs what is the server's own fault, and sets the headers that go with
+// a status.
+func (d *Door) announce(w http.ResponseWriter, r *http.Request, status int, err error) {
+	if status >= http.StatusInternalServerError && !errors.Is(err, errPathHash) {
 		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
 	}
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", auth.Challenge)
 	}
-	writeJSON(w, status, answer)
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {

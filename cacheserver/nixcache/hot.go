@@ -44,3 +44,5 @@ func (h hot[K, V]) Add(key K, value V) {
 }
 
 func (h hot[K, V]) Remove(key K) { h.entries.Remove(key) }
+
+func (h hot[K, V]) Clear() { h.entries.Purge() }

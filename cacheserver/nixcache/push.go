@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
@@ -23,7 +25,7 @@ import (
 func (d *Door) pushInfo(w http.ResponseWriter, _ *http.Request, c *cache) error {
 	writeJSON(w, http.StatusOK, push.Info{
 		Protocol: push.Version, Cache: c.Name, StoreDir: c.StoreDir, Priority: c.Priority,
-		PublicKeys: []string{c.key.Public()},
+		PublicKeys: c.publicKeys(),
 		Chunking:   push.Chunking{Algorithm: "fastcdc2020", Average: chunker.DefaultAverage},
 		Limits: push.Limits{
 			Chunk: frame.MaxChunk, ChunksBody: push.MaxChunksBody, ChunksPerBody: push.MaxChunksPerBody, ChunksPerQuery: push.MaxChunksPerQuery,
@@ -149,7 +151,7 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err := n.Check(c.StoreDir); err != nil {
 		return err
 	}
-	path, err := pathOf(c, n)
+	path, err := pathOf(r.Context(), c, n)
 	if err != nil {
 		return err
 	}
@@ -213,7 +215,8 @@ func (d *Door) missing(ctx context.Context, c *cache, hashes []string) ([]string
 	return missing, err
 }
 
-func pathOf(c *cache, n *narinfo.NarInfo) (index.Path, error) {
+// pathOf is the path of which a narinfo tells, without its NAR.
+func pathOf(ctx context.Context, c *cache, n *narinfo.NarInfo) (index.Path, error) {
 	base, err := storepath.Base(c.StoreDir, n.StorePath)
 	if err != nil {
 		return index.Path{}, err
@@ -226,5 +229,14 @@ func pathOf(c *cache, n *narinfo.NarInfo) (index.Path, error) {
 		CacheID: c.ID, Hash: hash, Name: name,
 		References: slices.Compact(slices.Sorted(slices.Values(n.References))),
 		Deriver:    n.Deriver, Signatures: n.Signatures, CA: n.CA,
+		PushedBy: pusher(ctx),
 	}, nil
+}
+
+// maxPusher is how much of a name the index keeps, in bytes.
+const maxPusher = 200
+
+func pusher(ctx context.Context) string {
+	name := auth.SubjectOf(ctx).Name()
+	return strings.ToValidUTF8(name[:min(maxPusher, len(name))], "")
 }

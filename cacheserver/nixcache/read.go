@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	narSuffix = ".nar.zst"
-	narType   = "application/x-nix-nar"
+	narSuffix     = ".nar.zst"
+	narType       = "application/x-nix-nar"
+	narinfoSuffix = ".narinfo"
 )
 
 func (d *Door) cacheInfo(w http.ResponseWriter, _ *http.Request, c *cache) error {
@@ -32,8 +33,12 @@ func writeText(w http.ResponseWriter, contentType string, text []byte) {
 	_, _ = w.Write(text) // to HEAD, net/http sends the headers only
 }
 
-func (d *Door) narinfo(w http.ResponseWriter, r *http.Request, c *cache) error {
-	hash, ok := strings.CutSuffix(r.PathValue("file"), ".narinfo")
+// file answers with a file that lies beside the NARs.
+func (d *Door) file(w http.ResponseWriter, r *http.Request, c *cache) error {
+	if hash, ok := strings.CutSuffix(r.PathValue("file"), listingSuffix); ok {
+		return d.listing(w, r, c, hash)
+	}
+	hash, ok := strings.CutSuffix(r.PathValue("file"), narinfoSuffix)
 	if !ok {
 		return errNoSuchFile
 	}
@@ -47,8 +52,35 @@ func (d *Door) narinfo(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if n.used.due() {
 		d.uses.path(pathKey{c.ID, hash})
 	}
-	writeText(w, narinfo.ContentType, n.text)
+	text := n.text
+	if targetOf(r).plain {
+		text = unpackedNarinfo(text)
+	}
+	writeText(w, narinfo.ContentType, text)
 	return nil
+}
+
+// unpackedNarinfo is a narinfo whose NAR is asked for uncompressed. What is signed
+// is the same.
+func unpackedNarinfo(text []byte) []byte {
+	n, err := narinfo.Parse(text)
+	if err != nil {
+		return text // it was written here
+	}
+	n.URL, n.Compression = "nar/"+n.NarHash.Nix32()+".nar", "none"
+	n.FileHash, n.FileSize = n.NarHash, n.NarSize
+	return n.Text()
+}
+
+func (d *Door) putFile(w http.ResponseWriter, r *http.Request, c *cache) error {
+	file := r.PathValue("file")
+	if hash, ok := strings.CutSuffix(file, narinfoSuffix); ok {
+		return d.putNarinfo(w, r, c, hash)
+	}
+	if strings.HasSuffix(file, listingSuffix) {
+		return d.putObject(&uploadedListings)(w, r, c)
+	}
+	return fmt.Errorf("a file named %.80q is %w", file, errUnsupported)
 }
 
 func (d *Door) findNarinfo(r *http.Request, c *cache, hash string) (*hotNarinfo, error) {
@@ -95,13 +127,29 @@ func narinfoOf(c *cache, p index.Path) *narinfo.NarInfo {
 		Deriver:     p.Deriver,
 		CA:          p.CA,
 	}
-	n.Signatures = []string{c.key.Sign(n)}
+	if n.FileHash == (digest.Hash{}) { // it is not known
+		n.FileSize = 0
+	}
+	ours := map[string]bool{}
+	for _, k := range c.keys {
+		n.Signatures = append(n.Signatures, k.Sign(n))
+		ours[k.Name] = true
+	}
 	for _, s := range p.Signatures {
-		if !strings.HasPrefix(s, c.key.Name+":") {
+		if name, _, _ := strings.Cut(s, ":"); !ours[name] {
 			n.Signatures = append(n.Signatures, s)
 		}
 	}
 	return n
+}
+
+// publicKeys are what clients may trust, the newest first.
+func (c *cache) publicKeys() []string {
+	keys := make([]string, len(c.keys))
+	for i, k := range c.keys {
+		keys[i] = k.Public()
+	}
+	return keys
 }
 
 func (d *Door) findNAR(ctx context.Context, c *cache, hash digest.Hash) (*nar, error) {
@@ -145,33 +193,51 @@ func (d *Door) lookUpNAR(ctx context.Context, c *cache, hash digest.Hash) (*nar,
 }
 
 func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
-	name, ok := strings.CutSuffix(r.PathValue("file"), narSuffix)
-	if !ok {
-		return errNoSuchFile
-	}
-	hash, err := digest.Parse(name)
+	f, err := parseNARFile(r.PathValue("file"))
 	if err != nil {
 		return err
 	}
-	n, err := d.findNAR(r.Context(), c, hash)
+	n, format, err := d.findFile(r, c, f)
 	if err != nil {
 		return err
 	}
 	if n.used.due() {
-		d.uses.nar(narKey{c.ID, hash})
+		d.uses.nar(narKey{c.ID, n.Hash})
 	}
-	if d.redirect(w, r, n) {
-		return nil
+	if format.write == nil && format != formatZstd {
+		return errNoSuchFile
 	}
-	etag := `"` + n.FileHash.Nix32() + `"`
 	h := w.Header()
+	etag := `"` + n.Hash.Nix32() + format.suffix + `"`
+	if format == formatZstd && n.FileHash != (digest.Hash{}) {
+		etag = `"` + n.FileHash.Nix32() + `"`
+	}
 	h.Set("Etag", etag)
-	h.Set("Accept-Ranges", "bytes")
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	if !c.Public {
+		h.Set("Cache-Control", "private, max-age=31536000, immutable")
+	}
 	if r.Header.Get("If-None-Match") == etag {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
+	h.Set("Content-Type", narType)
+	switch format {
+	case formatZstd:
+		return d.sendFile(w, r, c, n, etag)
+	case formatPlain:
+		return d.sendPlain(w, r, n.Blob, nil)
+	}
+	return d.sendPlain(w, r, n.Blob, format.write)
+}
+
+// sendFile answers with a NAR as it is stored, or a part of that.
+func (d *Door) sendFile(w http.ResponseWriter, r *http.Request, c *cache, n *nar, etag string) error {
+	if d.redirect(w, r, n) {
+		return nil
+	}
+	h := w.Header()
+	h.Set("Accept-Ranges", "bytes")
 	rng, status := byteRange{0, n.FileSize}, http.StatusOK
 	if ifRange := r.Header.Get("If-Range"); ifRange == "" || ifRange == etag {
 		asked, ok := parseRange(r.Header.Get("Range"), n.FileSize)
@@ -186,17 +252,16 @@ func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
 			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", asked.start, asked.start+asked.length-1, n.FileSize))
 		}
 	}
-	h.Set("Content-Type", narType)
 	h.Set("Content-Length", strconv.FormatInt(rng.length, 10))
 	if r.Method == http.MethodHead {
 		w.WriteHeader(status)
 		return nil
 	}
-	err = d.send(w, r, c, n, status, rng)
+	err := d.send(w, r, c, n, status, rng)
 	if errors.Is(err, errNoSuchFile) {
 		// What was kept of the NAR is of a blob that is gone. The path may have been
 		// pushed again since.
-		if fresh, lookup := d.findNAR(r.Context(), c, hash); lookup == nil && fresh.ID != n.ID {
+		if fresh, lookup := d.findNAR(r.Context(), c, n.Hash); lookup == nil && fresh.ID != n.ID {
 			h.Del("Content-Range")
 			return d.nar(w, r, c)
 		}

@@ -1,62 +1,46 @@
 package nixcache
 
 import (
-	"context"
 	"net/http"
-	"net/url"
-	"strings"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 )
 
-// Handler returns the routes of every cache under its name, and those of the
-// default one at the root.
+// Handler returns the routes of every cache under its name, those of the default
+// one at the root, and Attic's API. Whoever is not a subject of auth in the
+// request's context may do nothing.
 func (d *Door) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /nix-cache-info", d.with(d.cacheInfo))
-	mux.HandleFunc("GET /{file}", d.with(d.narinfo))
-	mux.HandleFunc("GET /nar/{file}", d.with(d.nar))
-
-	mux.HandleFunc("GET /_push/v1", d.with(d.pushInfo))
-	mux.HandleFunc("POST /_push/v1/missing-paths", d.with(d.missingPaths))
-	mux.HandleFunc("POST /_push/v1/missing-chunks", d.with(d.missingChunks))
-	mux.HandleFunc("POST /_push/v1/chunks", d.with(d.chunks))
-	mux.HandleFunc("POST /_push/v1/paths", d.with(d.commit))
-	return named(mux)
-}
-
-type nameKey struct{}
-
-// named takes the cache's name off the path. A ServeMux cannot: to it,
-// /nar/nix-cache-info is a NAR of the default cache as much as it is the cache
-// info of a cache named nar.
-func named(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, rest, inside := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-		if !inside || name == "nar" || name == "_push" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		r2 := r.WithContext(context.WithValue(r.Context(), nameKey{}, name))
-		r2.URL = &url.URL{Path: "/" + rest, RawQuery: r.URL.RawQuery}
-		next.ServeHTTP(w, r2)
-	})
-}
-
-func nameOf(r *http.Request, defaultCache string) string {
-	if name, ok := r.Context().Value(nameKey{}).(string); ok {
-		return name
+	// A pattern of GET is one of HEAD, too.
+	mux.HandleFunc("GET /nix-cache-info", d.with(d.cacheInfo, auth.Pull))
+	mux.HandleFunc("PUT /nix-cache-info", d.with(d.putCacheInfo, auth.Push))
+	mux.HandleFunc("GET /{file}", d.with(d.file, auth.Pull))
+	mux.HandleFunc("PUT /{file}", d.with(d.putFile, auth.Push))
+	mux.HandleFunc("GET /nar/{file}", d.with(d.nar, auth.Pull))
+	mux.HandleFunc("PUT /nar/{file}", d.with(d.putNAR, auth.Push))
+	for pattern, kind := range map[string]*objectKind{
+		"/log/{drv}":                     &logs,
+		"/realisations/{id}":             &realisations,
+		"/build-trace-v2/{drv}/{output}": &buildTraces,
+		"/debuginfo/{id}":                &debugInfo,
+	} {
+		mux.HandleFunc("GET "+pattern, d.with(d.getObject(kind), auth.Pull))
+		mux.HandleFunc("PUT "+pattern, d.with(d.putObject(kind), auth.Push))
 	}
-	return defaultCache
-}
 
-// with finds the cache that a request is about and answers its errors.
-func (d *Door) with(handle func(http.ResponseWriter, *http.Request, *cache) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		c, err := d.cache(r)
-		if err == nil {
-			err = handle(w, r, c)
-		}
-		if err != nil {
-			d.fail(w, r, err)
-		}
-	}
+	mux.HandleFunc("GET /_push/v1", d.with(d.pushInfo, auth.Pull, auth.Push))
+	mux.HandleFunc("POST /_push/v1/missing-paths", d.with(d.missingPaths, auth.Push))
+	mux.HandleFunc("POST /_push/v1/missing-chunks", d.with(d.missingChunks, auth.Push))
+	mux.HandleFunc("POST /_push/v1/chunks", d.with(d.chunks, auth.Push))
+	mux.HandleFunc("POST /_push/v1/paths", d.with(d.commit, auth.Push))
+
+	mux.HandleFunc("GET /attic-cache-info", d.attic(d.atticInfo))
+	mux.HandleFunc("GET /_api/v1/cache-config/{cache}", d.attic(d.atticInfo))
+	mux.HandleFunc("POST /_api/v1/cache-config/{cache}", d.attic(d.atticCreate))
+	mux.HandleFunc("PATCH /_api/v1/cache-config/{cache}", d.attic(d.atticConfigure))
+	mux.HandleFunc("DELETE /_api/v1/cache-config/{cache}", d.attic(d.atticDestroy))
+	mux.HandleFunc("POST /_api/v1/get-missing-paths", d.attic(d.atticMissing))
+	mux.HandleFunc("PUT /_api/v1/upload-path", d.attic(d.atticUpload))
+	mux.HandleFunc("/_api/", d.attic(d.atticNowhere))
+	return targeted(mux)
 }

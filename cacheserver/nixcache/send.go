@@ -63,10 +63,14 @@ func (d *Door) send(w http.ResponseWriter, r *http.Request, c *cache, n *nar, st
 	if !begun {
 		return err
 	}
-	// The status is out: a broken connection is what tells the client that the
-	// rest is missing.
+	return d.breakOff(r, sent, err)
+}
+
+// breakOff ends an answer whose status is out: a broken connection is what tells
+// the client that the rest is missing.
+func (d *Door) breakOff(r *http.Request, sent int64, err error) error {
 	if r.Context().Err() == nil {
-		d.log.Error("sending a NAR", "path", r.URL.Path, "sent", sent, "error", err)
+		d.log.Error("sending a file", "path", r.URL.Path, "sent", sent, "error", err)
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -31,15 +31,23 @@ func (l *lastNoted) due() bool {
 	return now-last >= int64(useStep/time.Second) && l.seconds.CompareAndSwap(last, now)
 }
 
-// uses are the paths and NARs that were read since they were last written down.
+// uses are the paths, NARs and objects that were read since they were last
+// written down.
 type uses struct {
-	mu    sync.Mutex
-	paths map[pathKey]struct{}
-	nars  map[narKey]struct{}
+	mu sync.Mutex
+	used
 }
 
-func newUses() *uses {
-	return &uses{paths: map[pathKey]struct{}{}, nars: map[narKey]struct{}{}}
+type used struct {
+	paths   map[pathKey]struct{}
+	nars    map[narKey]struct{}
+	objects map[objectKey]struct{}
+}
+
+func newUses() *uses { return &uses{used: noUses()} }
+
+func noUses() used {
+	return used{paths: map[pathKey]struct{}{}, nars: map[narKey]struct{}{}, objects: map[objectKey]struct{}{}}
 }
 
 func (u *uses) path(k pathKey) {
@@ -58,12 +66,20 @@ func (u *uses) nar(k narKey) {
 	}
 }
 
-func (u *uses) take() (map[pathKey]struct{}, map[narKey]struct{}) {
+func (u *uses) object(k objectKey) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	paths, nars := u.paths, u.nars
-	u.paths, u.nars = map[pathKey]struct{}{}, map[narKey]struct{}{}
-	return paths, nars
+	if len(u.objects) < maxUses {
+		u.objects[k] = struct{}{}
+	}
+}
+
+func (u *uses) take() used {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	taken := u.used
+	u.used = noUses()
+	return taken
 }
 
 // RecordUses writes down what is read, which is what retention is counted from,
@@ -85,12 +101,12 @@ func (d *Door) RecordUses(ctx context.Context) error {
 }
 
 func (d *Door) recordUses(ctx context.Context) {
-	paths, nars := d.uses.take()
-	if len(paths) == 0 && len(nars) == 0 {
+	taken := d.uses.take()
+	if len(taken.paths) == 0 && len(taken.nars) == 0 && len(taken.objects) == 0 {
 		return
 	}
 	byCache := map[int64][]string{}
-	for k := range paths {
+	for k := range taken.paths {
 		byCache[k.cache] = append(byCache[k.cache], k.hash)
 	}
 	err := d.index.Update(ctx, func(tx index.Tx) error {
@@ -99,8 +115,13 @@ func (d *Door) recordUses(ctx context.Context) {
 				return err
 			}
 		}
-		for k := range nars {
+		for k := range taken.nars {
 			if err := tx.TouchNAR(k.cache, k.hash); err != nil {
+				return err
+			}
+		}
+		for k := range taken.objects {
+			if err := tx.TouchObject(k.cache, k.name); err != nil {
 				return err
 			}
 		}
@@ -110,12 +131,15 @@ func (d *Door) recordUses(ctx context.Context) {
 		return
 	}
 	if !errors.Is(err, context.Canceled) {
-		d.log.Warn("the last uses of paths were not written down, and are tried again", "paths", len(paths), "error", err)
+		d.log.Warn("the last uses of paths were not written down, and are tried again", "paths", len(taken.paths), "error", err)
 	}
-	for k := range paths {
+	for k := range taken.paths {
 		d.uses.path(k)
 	}
-	for k := range nars {
+	for k := range taken.nars {
 		d.uses.nar(k)
+	}
+	for k := range taken.objects {
+		d.uses.object(k)
 	}
 }
