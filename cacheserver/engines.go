@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
@@ -39,6 +40,11 @@ type Config struct {
 	// Policy is what is collected, CollectEvery how often; 0 is never.
 	Policy       collect.Policy
 	CollectEvery time.Duration
+	// Auth says who may do what; its zero value lets everyone do everything.
+	Auth auth.Config
+	// PublicURL is where clients reach the server, for those that are told; empty
+	// is what their own requests say.
+	PublicURL string
 	StoreDir     string       // of the paths it holds; storepath.DefaultDir when empty
 	Log          *slog.Logger // nothing is logged when nil
 }

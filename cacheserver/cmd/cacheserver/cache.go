@@ -39,7 +39,7 @@ func cacheListCommand() *cobra.Command {
 			w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tSTORE\tPRIORITY\tRETENTION")
 			for _, cache := range caches {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", cache.Name, cache.StoreDir, cache.Priority, ageText(cache.Retention))
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", cache.Name, cache.StoreDir, cache.Priority, retentionText(cache.Retention))
 			}
 			if err := w.Flush(); err != nil {
 				return err
@@ -60,15 +60,16 @@ func cacheListCommand() *cobra.Command {
 func cacheRetentionCommand() *cobra.Command {
 	var c cacheserver.Config
 	cmd := &cobra.Command{
-		Use:   "retention NAME AGE|off",
+		Use:   "retention NAME AGE|off|global",
 		Short: "Say how long a cache keeps paths after their last use",
-		Long: `Sets how long a path lives after its last use: days such as 90d, which is what a
-new cache has, hours such as 12h, or off for ever.
+		Long: `Sets how long a path lives after its last use: days such as 90d, hours such as
+12h, off for ever, or global, which is what a new cache has: as the --retention
+of serve and gc says.
 ` + enginesHelp,
 		Example: "  cacheserver cache retention main 30d",
 		Args:    exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			retention, err := parseAge(args[1])
+			retention, err := parseRetention(args[1])
 			if err != nil {
 				return usageError{fmt.Errorf("%q: %w", args[1], err)}
 			}

@@ -17,6 +17,7 @@ import (
 func gcCommand() *cobra.Command {
 	var c cacheserver.Config
 	var maxSize size
+	var retention age
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc",
@@ -24,7 +25,7 @@ func gcCommand() *cobra.Command {
 		Long: `Removes paths that were last used longer ago than their cache's retention, unless
 they are pinned or something that stays refers to them; then blobs, chunks and
 packs that nothing needs any more. Half-empty packs are rewritten. With
---max-size, the paths used longest ago go until the packs fit.
+--max-size, what was used longest ago goes until the packs fit.
 
 Servers may go on serving and taking pushes; one collector runs at a time. It may
 be interrupted, or killed, at any moment.
@@ -40,7 +41,7 @@ Exit status: 0 collected, 1 failed or another collector is at work, 2 bad usage.
 				return err
 			}
 			defer func() { err = errors.Join(err, e.Close()) }()
-			policy := collect.Policy{Grace: c.Policy.Grace, MaxSize: int64(maxSize)}
+			policy := collect.Policy{Grace: c.Policy.Grace, Retention: retention.policy(), MaxSize: int64(maxSize)}
 			collector := collect.New(e.Store, e.Packs, e.Index, policy, c.Log)
 			if dryRun {
 				return planCollection(cmd.Context(), collector, cmd.OutOrStdout())
@@ -55,6 +56,7 @@ Exit status: 0 collected, 1 failed or another collector is at work, 2 bad usage.
 	}
 	f := cmd.Flags()
 	engineFlags(f, &c)
+	retentionFlag(f, &retention)
 	f.Var(&maxSize, "max-size", "how much the packs may take, such as 200GB (default no limit)")
 	f.BoolVar(&dryRun, "dry-run", false, "only say which paths would go")
 	return cmd
@@ -67,6 +69,9 @@ func planCollection(ctx context.Context, c *collect.Collector, out io.Writer) er
 	if err != nil {
 		return err
 	}
+	if plan.Held > 0 {
+		fmt.Fprintf(out, "would remove %d blobs without a path (%s stored), %s\n", plan.Held, bytesText(plan.HeldBytes), collect.ReasonSize)
+	}
 	fmt.Fprintf(out, "would remove %d paths (NARs of %s, at most %s stored); the packs take %s, of which %s are dead already\n",
 		plan.Paths, bytesText(plan.NARBytes), bytesText(plan.FileBytes), bytesText(plan.Stored), bytesText(plan.Dead))
 	return nil
@@ -74,6 +79,7 @@ func planCollection(ctx context.Context, c *collect.Collector, out io.Writer) er
 
 func printCollection(out io.Writer, r collect.Report) {
 	fmt.Fprintf(out, "paths    %d removed, %d evicted\n", r.Paths, r.Evicted)
+	fmt.Fprintf(out, "names    %d objects and %d action results removed, %d blobs without a name evicted\n", r.Objects, r.Actions, r.Released)
 	fmt.Fprintf(out, "blobs    %d removed (%s uncompressed)\n", r.Blobs, bytesText(r.BlobBytes))
 	fmt.Fprintf(out, "chunks   %d removed (%s stored)\n", r.Chunks, bytesText(r.ChunkBytes))
 	fmt.Fprintf(out, "packs    %d deleted, %d compacted, %d orphans deleted\n", r.PacksDeleted, r.PacksCompacted, r.Orphans)

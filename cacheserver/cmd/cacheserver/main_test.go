@@ -21,6 +21,19 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"cacheserver": main})
 }
 
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"status": status,
+	"start":  start,
+	"signal": kill,
+	"get":    get,
+	// They fill a store, and age and damage it.
+	"push":    pushPath,
+	"age":     ageStore,
+	"packs":   changePacks,
+	"lock":    lockStore,
+	"noindex": emptyIndex,
+}
+
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -31,12 +44,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CACHE_HOME", env.WorkDir+"/cache")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status,
-			"start":  start,
-			"signal": kill,
-			"get":    get,
-		},
+		Cmds:                commands,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
@@ -86,7 +94,12 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	s := &server{cmd: exec.Command(self)}
 	s.cmd.Args = append([]string{"cacheserver", "serve", "--listen", "127.0.0.1:0"}, args[1:]...)
 	s.cmd.Dir = ts.MkAbs(".")
-	s.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "XDG_CACHE_HOME="+ts.Getenv("XDG_CACHE_HOME"))
+	s.cmd.Env = os.Environ()
+	for _, name := range []string{"HOME", "XDG_CACHE_HOME", "CACHESERVER_DATA", "CACHESERVER_GC_INTERVAL", "CACHESERVER_VERBOSE"} {
+		if value := ts.Getenv(name); value != "" {
+			s.cmd.Env = append(s.cmd.Env, name+"="+value)
+		}
+	}
 	s.cmd.Stderr = &s.stderr
 	out, err := s.cmd.StdoutPipe()
 	ts.Check(err)

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 )
 
 // size is a flag for a number of bytes, such as 200GB or 1.5TiB.
@@ -45,6 +50,8 @@ func (*age) Type() string { return "age" }
 
 const dayTime = 24 * time.Hour
 
+var errAge = errors.New("want days such as 90d, hours such as 12h, or off")
+
 func parseAge(text string) (time.Duration, error) {
 	if text == "off" || text == "never" {
 		return 0, nil
@@ -57,7 +64,42 @@ func parseAge(text string) (time.Duration, error) {
 	} else if d, err := time.ParseDuration(text); err == nil && d >= time.Second {
 		return d, nil
 	}
-	return 0, fmt.Errorf("want days such as 90d, hours such as 12h, or off")
+	return 0, errAge
+}
+
+// global is how a cache's retention is written that is the server's.
+const global = "global"
+
+func parseRetention(text string) (time.Duration, error) {
+	if text == global {
+		return index.GlobalRetention, nil
+	}
+	d, err := parseAge(text)
+	if err != nil {
+		err = fmt.Errorf("%w, or %s", err, global)
+	}
+	return d, err
+}
+
+func retentionText(d time.Duration) string {
+	if d == index.GlobalRetention {
+		return global
+	}
+	return ageText(d)
+}
+
+// retentionFlag is the retention of caches that have none of their own.
+func retentionFlag(f *pflag.FlagSet, a *age) {
+	*a = age(nixcache.DefaultRetention)
+	f.Var(a, "retention", "how long paths live after their last use in caches that do not say otherwise; off for ever")
+}
+
+// policy is the flag's value in a collect.Policy, in which 0 is not set.
+func (a age) policy() time.Duration {
+	if a == 0 {
+		return -1
+	}
+	return time.Duration(a)
 }
 
 func ageText(d time.Duration) string {

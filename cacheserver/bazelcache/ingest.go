@@ -1,0 +1,259 @@
+package bazelcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
+)
+
+// Chunks are cut as those of NARs are, so that they share them.
+const (
+	averageChunk = chunker.DefaultAverage
+	minChunk     = averageChunk / 4
+	maxChunk     = averageChunk * 4
+)
+
+// inMemory is how long a blob may be that is stored from memory. Longer ones are
+// streamed, which takes more memory than that.
+const inMemory = 4 << 20
+
+// want is the blob that a client says it sends.
+type want struct {
+	fn   function
+	hash digest.Hash
+	size int64 // -1 where the client does not say
+}
+
+// match says by which function the bytes are what was announced, of which those
+// are the digests; or errMismatch.
+func (w want) match(size int64, sum func(function) digest.Hash) (function, error) {
+	for _, f := range w.fn.names() {
+		if (w.size < 0 || w.size == size) && sum(f) == w.hash {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: want %s of %d bytes, not %s of %d", errMismatch, w.hash, w.size, sum(w.fn.names()[0]), size)
+}
+
+// record is a blob whose chunks are stored, ready to be recorded. Its FileHash is
+// left unknown: only the door for Nix tells it, which first sees whether the blob
+// is a NAR.
+type record struct {
+	blob    index.Blob
+	chunks  []digest.Chunk
+	aliases map[string]digest.Hash
+}
+
+func newRecord(blob index.Blob, chunks []digest.Chunk, fn function, named digest.Hash) record {
+	blob.FileHash = digest.Hash{}
+	r := record{blob: blob, chunks: chunks, aliases: map[string]digest.Hash{}}
+	if len(chunks) > 1 {
+		r.aliases[aliasSHA256] = blob.Hash
+	}
+	if fn == functionBLAKE3 {
+		r.aliases[aliasBLAKE3] = named
+	}
+	return r
+}
+
+// record makes blobs visible. When it returns nil, all of them survive a crash.
+func (d *Door) record(ctx context.Context, records []record) ([]index.Blob, error) {
+	until := d.expiry()
+	blobs := make([]index.Blob, len(records))
+	err := d.index.Update(ctx, func(tx index.Tx) (err error) {
+		for i, r := range records {
+			if blobs[i], err = tx.AddBlob(r.blob, r.chunks, until); err != nil {
+				return err
+			}
+			for name, h := range r.aliases {
+				if err := tx.PutAlias(name, digest.Digest{Hash: h}, blobs[i].ID); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return blobs, err
+}
+
+// ingest stores a blob from a stream and returns it. One that is not what was
+// announced is errMismatch, and is not recorded.
+func (d *Door) ingest(ctx context.Context, w want, r io.Reader) (index.Blob, error) {
+	if w.size >= 0 && w.size <= inMemory {
+		release, err := d.store.Reserve(ctx, 3*w.size)
+		if err != nil {
+			return index.Blob{}, err
+		}
+		defer release()
+		data := make([]byte, w.size)
+		if n, err := io.ReadFull(r, data); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return index.Blob{}, fmt.Errorf("%w: it ends after %d of %d bytes", errMismatch, n, w.size)
+		} else if err != nil {
+			return index.Blob{}, err
+		}
+		if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 {
+			return index.Blob{}, fmt.Errorf("%w: it has more than %d bytes", errMismatch, w.size)
+		} else if !errors.Is(err, io.EOF) {
+			return index.Blob{}, err
+		}
+		return d.ingestBytes(ctx, w, data)
+	}
+	limit := d.config.MaxBlob
+	if w.size >= 0 {
+		limit = min(limit, w.size)
+	}
+	sums := map[function]hash.Hash{}
+	var also []hash.Hash // SHA-256 comes by itself
+	if w.fn != functionSHA256 {
+		sums[functionBLAKE3] = functionBLAKE3.new()
+		also = append(also, sums[functionBLAKE3])
+	}
+	stored, err := d.store.Put(ctx, r, limit, also...)
+	var tooLong *cas.TooLongError
+	if errors.As(err, &tooLong) && tooLong.Limit == w.size {
+		return index.Blob{}, fmt.Errorf("%w: it has more than %d bytes", errMismatch, w.size)
+	}
+	if err != nil {
+		return index.Blob{}, err
+	}
+	fn, err := w.match(stored.Size, func(f function) digest.Hash {
+		if f == functionSHA256 {
+			return stored.Hash
+		}
+		return digest.Hash(sums[f].Sum(nil))
+	})
+	if err != nil || stored.Size == 0 {
+		return index.Blob{}, err
+	}
+	blobs, err := d.record(ctx, []record{newRecord(stored.Blob, stored.Chunks, fn, w.hash)})
+	if err != nil {
+		return index.Blob{}, err
+	}
+	return blobs[0], nil
+}
+
+// ingestBytes is ingest from memory.
+func (d *Door) ingestBytes(ctx context.Context, w want, data []byte) (index.Blob, error) {
+	fn, err := w.match(int64(len(data)), func(f function) digest.Hash { return f.of(data) })
+	if err != nil {
+		return index.Blob{}, err
+	}
+	if len(data) == 0 {
+		return index.Blob{}, nil
+	}
+	blobs, err := d.storeAll(ctx, []whole{{fn, w.hash, data}})
+	if err != nil {
+		return index.Blob{}, err
+	}
+	return blobs[0], nil
+}
+
+// whole is a blob in memory, and the digest by which it is named.
+type whole struct {
+	fn   function
+	hash digest.Hash
+	data []byte // not empty
+}
+
+// storeAll stores blobs that were compared with their digests, in one pack and
+// one change of the index where others do not come in between.
+func (d *Door) storeAll(ctx context.Context, blobs []whole) ([]index.Blob, error) {
+	records := make([]record, len(blobs))
+	var pieces []pack.Frame // not encoded yet
+	var all []digest.Hash
+	lengths := map[digest.Hash]uint32{}
+	cut := false
+	for i, b := range blobs {
+		var chunks []digest.Chunk
+		if err := eachCut(b.data, func(piece []byte) {
+			c := digest.Chunk{Hash: digest.Of(piece), Size: uint32(len(piece))}
+			chunks = append(chunks, c)
+			if _, ok := lengths[c.Hash]; !ok {
+				lengths[c.Hash] = 0
+				all = append(all, c.Hash)
+				pieces = append(pieces, pack.Frame{Chunk: c, Data: piece})
+			}
+		}); err != nil {
+			return nil, err
+		}
+		blob := index.Blob{Digest: digest.Digest{Hash: chunks[0].Hash, Size: int64(len(b.data))}}
+		if len(chunks) > 1 {
+			blob.Hash = digest.Of(b.data)
+			cut = true
+		}
+		records[i] = newRecord(blob, chunks, b.fn, b.hash)
+	}
+	stored := map[digest.Hash]bool{}
+	if cut {
+		// Worth a question: a blob that was changed shares most of its chunks with
+		// what it was before.
+		missing, err := d.store.Missing(ctx, all)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range all {
+			stored[h] = true
+		}
+		for _, h := range missing {
+			delete(stored, h)
+		}
+	}
+	var frames []pack.Frame
+	for _, p := range pieces {
+		if !stored[p.Hash] {
+			frames = append(frames, pack.Frame{Chunk: p.Chunk, Data: frame.Encode(nil, p.Data)})
+		}
+	}
+	if len(frames) > 0 {
+		if err := d.store.PutFrames(ctx, frames); err != nil {
+			return nil, err
+		}
+	}
+	// The frames that count may be others than these: those of whoever came first.
+	located, err := d.index.Locate(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range located {
+		lengths[l.Hash] = l.Length
+	}
+	for i := range records {
+		for _, c := range records[i].chunks {
+			records[i].blob.FileSize += int64(lengths[c.Hash])
+		}
+	}
+	return d.record(ctx, records)
+}
+
+// eachCut cuts bytes into chunks.
+func eachCut(data []byte, visit func(piece []byte)) error {
+	if len(data) <= minChunk {
+		visit(data)
+		return nil
+	}
+	c, err := chunker.New(bytes.NewReader(data), chunker.Params{Average: averageChunk})
+	if err != nil {
+		return err
+	}
+	for at := 0; ; {
+		piece, err := c.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		visit(data[at : at+len(piece)])
+		at += len(piece)
+	}
+}
