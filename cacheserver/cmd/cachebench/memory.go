@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+)
+
+// memory tells how much of it the process has had, stage by stage.
+type memory struct {
+	t          table
+	resettable bool
+}
+
+func newMemory() *memory {
+	m := &memory{t: table{columns: []string{"stage", "peak RSS"}}}
+	m.reset()
+	return m
+}
+
+// reset makes the kernel forget the peak (proc(5), clear_refs), after what the
+// last stage left behind was given back.
+func (m *memory) reset() {
+	debug.FreeOSMemory()
+	m.resettable = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0o600) == nil
+}
+
+// stage notes the peak since the last stage.
+func (m *memory) stage(name string) {
+	m.t.add(name, peakRSS())
+	m.reset()
+}
+
+// peakRSS is VmHWM.
+func peakRSS() string {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return unknown
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return bytesText(kib << 10)
+		}
+	}
+	return unknown
+}
