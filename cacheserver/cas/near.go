@@ -39,21 +39,14 @@ func (s *Store) WholePackURL(ctx context.Context, b index.Blob, extents []index.
 	if !gives || len(extents) != 1 {
 		return "", false, nil
 	}
-	chunks := 0
-	for {
-		window, err := s.index.Chunks(ctx, b.ID, chunks, locateWindow)
-		if err != nil {
-			return "", false, err
-		}
-		chunks += len(window)
-		if len(window) < locateWindow {
-			break
-		}
+	chunks, err := s.ChunksOf(ctx, b)
+	if err != nil {
+		return "", false, err
 	}
 	// Frames that follow each other are chunks of which each is there once: as
 	// many as the pack has entries, if it has the size of just those.
 	e := extents[0]
-	want, first := pack.WholeSize(chunks, e.Length)
+	want, first := pack.WholeSize(len(chunks), e.Length)
 	if e.Offset != first {
 		return "", false, nil
 	}

@@ -62,6 +62,23 @@ func (s *Store) read(ctx context.Context, chunks []digest.Chunk, visit func(c di
 	return nil
 }
 
+// ChunksOf returns the chunks of a blob in order.
+func (s *Store) ChunksOf(ctx context.Context, b index.Blob) ([]digest.Chunk, error) {
+	var chunks []digest.Chunk
+	for {
+		window, err := s.index.Chunks(ctx, b.ID, len(chunks), locateWindow)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range window {
+			chunks = append(chunks, l.Chunk)
+		}
+		if len(window) < locateWindow {
+			return chunks, nil
+		}
+	}
+}
+
 // WriteChecked writes length bytes of a blob's frames, from offset on (in the
 // stored form, as extents count), and unpacks and compares every frame with its
 // chunk before it is written. It returns how many bytes were: all of them good,

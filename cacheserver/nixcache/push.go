@@ -169,12 +169,21 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 // only where the NAR is not stored yet: elsewhere its own chunks count.
 func (d *Door) record(ctx context.Context, path index.Path, nar digest.Digest, chunks []digest.Chunk) (absent []string, err error) {
 	errCollected := errors.New("the NAR was collected meanwhile")
+	verify := func() (index.Blob, error) {
+		return d.store.Verify(ctx, nar, chunks, func(contents io.Reader) error {
+			return narformat.Read(contents, nil)
+		})
+	}
 	for {
 		blob, err := d.index.Blob(ctx, nar)
-		if errors.Is(err, index.ErrNotFound) {
-			blob, err = d.store.Verify(ctx, nar, chunks, func(contents io.Reader) error {
-				return narformat.Read(contents, nil)
-			})
+		switch {
+		case errors.Is(err, index.ErrNotFound):
+			blob, err = verify()
+		case err == nil && blob.FileHash == (digest.Hash{}):
+			// It came by Bazel's door: nobody has seen yet that it is a NAR.
+			if chunks, err = d.store.ChunksOf(ctx, blob); err == nil {
+				blob, err = verify()
+			}
 		}
 		if err != nil {
 			return nil, err
