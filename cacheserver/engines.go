@@ -45,8 +45,8 @@ type Config struct {
 	// PublicURL is where clients reach the server, for those that are told; empty
 	// is what their own requests say.
 	PublicURL string
-	StoreDir     string       // of the paths it holds; storepath.DefaultDir when empty
-	Log          *slog.Logger // nothing is logged when nil
+	StoreDir  string       // of the paths it holds; storepath.DefaultDir when empty
+	Log       *slog.Logger // nothing is logged when nil
 }
 
 // Where says in a few words where the data is, without passwords.

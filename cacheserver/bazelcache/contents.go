@@ -30,27 +30,32 @@ type visitor func(l index.Location, data, plain []byte) error
 // holds the byte at offset; skip is how many bytes of that stand before it.
 func (d *Door) eachChunk(ctx context.Context, b index.Blob, offset int64, visit func(data, plain []byte, skip int64) error) error {
 	var at int64
-	for seq := 0; ; {
-		window, err := d.index.Chunks(ctx, b.ID, seq, chunkWindow)
-		if err != nil {
-			return err
-		}
-		seq += len(window)
-		last := len(window) < chunkWindow
+	return d.eachWindow(ctx, b, func(window []index.Location) error {
 		for len(window) > 0 && at+int64(window[0].Size) <= offset {
 			at += int64(window[0].Size)
 			window = window[1:]
 		}
 		skip := max(0, offset-at)
-		if err := d.eachLocated(ctx, window, func(l index.Location, data, plain []byte) error {
+		return d.eachLocated(ctx, window, func(l index.Location, data, plain []byte) error {
 			at += int64(l.Size)
 			s := skip
 			skip = 0
 			return visit(data, plain, s)
-		}); err != nil {
+		})
+	})
+}
+
+// eachWindow calls visit with the chunks of a blob, some at a time.
+func (d *Door) eachWindow(ctx context.Context, b index.Blob, visit func([]index.Location) error) error {
+	for seq := 0; ; {
+		window, err := d.index.Chunks(ctx, b.ID, seq, chunkWindow)
+		if err != nil {
 			return err
 		}
-		if last {
+		if err := visit(window); err != nil {
+			return err
+		}
+		if seq += len(window); len(window) < chunkWindow {
 			return nil
 		}
 	}

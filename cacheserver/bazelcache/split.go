@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// mappingStep is how many chunks of a blob are made blobs at once, and told in
-	// one message of a stream.
-	mappingStep = 1024
 	// maxMapping is how many chunks one message may tell of: their digests take up
 	// to 80 bytes each.
 	maxMapping = maxMessage / 100
@@ -27,37 +24,22 @@ const (
 // SplitBlob implements repb.ContentAddressableStorageServer.
 func (s storage) SplitBlob(ctx context.Context, r *repb.SplitBlobRequest) (*repb.SplitBlobResponse, error) {
 	answer := &repb.SplitBlobResponse{}
-	cutBy, err := s.split(ctx, r, func(part []*repb.Digest) error {
+	err := s.split(ctx, r, func(part []*repb.Digest, cutBy repb.ChunkingFunction_Value) error {
 		if len(answer.ChunkDigests)+len(part) > maxMapping {
 			return fmt.Errorf("%w: more than %d chunks; GetChunkMapping tells all of them", errTooMany, maxMapping)
 		}
 		answer.ChunkDigests = append(answer.ChunkDigests, part...)
+		answer.ChunkingFunction = cutBy
 		return nil
 	})
-	answer.ChunkingFunction = cutBy
 	return answer, err
 }
 
 // GetChunkMapping implements repb.ContentAddressableStorageServer.
 func (s storage) GetChunkMapping(r *repb.GetChunkMappingRequest, stream repb.ContentAddressableStorage_GetChunkMappingServer) error {
-	// The first message is to say how the blob was cut, which is known at the end.
-	// Their digests are held back until then, at 32 bytes each.
-	var all []*repb.Digest
-	cutBy, err := s.split(stream.Context(), r, func(part []*repb.Digest) error {
-		all = append(all, part...)
-		return nil
+	return s.split(stream.Context(), r, func(part []*repb.Digest, cutBy repb.ChunkingFunction_Value) error {
+		return stream.Send(&repb.GetChunkMappingResponse{ChunkDigests: part, ChunkingFunction: cutBy})
 	})
-	if err != nil {
-		return err
-	}
-	for first := true; first || len(all) > 0; first = false {
-		n := min(mappingStep, len(all))
-		if err := stream.Send(&repb.GetChunkMappingResponse{ChunkDigests: all[:n], ChunkingFunction: cutBy}); err != nil {
-			return err
-		}
-		all, cutBy = all[n:], repb.ChunkingFunction_UNKNOWN
-	}
-	return nil
 }
 
 // splitRequest is one of either call.
@@ -67,49 +49,45 @@ type splitRequest interface {
 	GetDigestFunction() repb.DigestFunction_Value
 }
 
-// split makes the chunks of a blob blobs of their own and tells their digests. It
-// returns by which function the blob can have been cut.
-func (s storage) split(ctx context.Context, r splitRequest, tell func([]*repb.Digest) error) (repb.ChunkingFunction_Value, error) {
-	const unknown, known = repb.ChunkingFunction_UNKNOWN, repb.ChunkingFunction_FAST_CDC_2020
+// split makes the chunks of a blob blobs of their own, and tells their digests and
+// by which function the blob can have been cut.
+func (s storage) split(ctx context.Context, r splitRequest, tell func([]*repb.Digest, repb.ChunkingFunction_Value) error) error {
 	fn, err := s.begin(ctx, r.GetInstanceName(), r.GetDigestFunction(), false)
 	if err != nil {
-		return unknown, err
+		return err
 	}
 	name, err := parseDigest(r.GetBlobDigest())
 	if err != nil {
-		return unknown, err
+		return err
 	}
 	if fn.isEmpty(name) {
-		return known, nil
+		return tell(nil, repb.ChunkingFunction_FAST_CDC_2020)
 	}
 	blob, err := s.findOneHeld(ctx, fn, name)
 	if err != nil {
-		return unknown, err
+		return err
 	}
-	cutBy, short := known, false
-	for seq, last := 0, false; !last; {
-		chunks, err := s.index.Chunks(ctx, blob.ID, seq, mappingStep)
-		if err != nil {
-			return unknown, err
-		}
-		seq += len(chunks)
-		last = len(chunks) < mappingStep
-		part, err := s.chunksAsBlobs(ctx, fn, chunks)
-		if err != nil {
-			return unknown, err
-		}
+	cutBy := repb.ChunkingFunction_FAST_CDC_2020
+	short := false
+	if err := s.eachWindow(ctx, blob, func(chunks []index.Location) error {
 		for _, c := range chunks {
-			// A blob that a client has put together may have been cut otherwise.
+			// What a client has put together may have been cut otherwise.
 			if short || c.Size > maxChunk {
-				cutBy = unknown
+				cutBy = repb.ChunkingFunction_UNKNOWN
 			}
 			short = c.Size < minChunk
 		}
-		if err := tell(part); err != nil {
-			return unknown, err
-		}
+		return nil
+	}); err != nil {
+		return err
 	}
-	return cutBy, nil
+	return s.eachWindow(ctx, blob, func(chunks []index.Location) error {
+		part, err := s.chunksAsBlobs(ctx, fn, chunks)
+		if err != nil {
+			return err
+		}
+		return tell(part, cutBy)
+	})
 }
 
 // chunksAsBlobs records blobs of one chunk each, and returns their digests.
@@ -264,9 +242,19 @@ func (s storage) chunksOf(ctx context.Context, parts []digest.Digest, blobs map[
 		}
 		for _, p := range some {
 			b := blobs[p]
+			if b.Size == 0 {
+				continue
+			}
 			if c := (digest.Chunk{Hash: b.Hash, Size: uint32(b.Size)}); int64(c.Size) == b.Size && single[c] {
 				chunks = append(chunks, c)
-			} else if chunks, err = s.appendChunks(ctx, chunks, b); err != nil {
+				continue
+			}
+			if err := s.eachWindow(ctx, b, func(window []index.Location) error {
+				for _, l := range window {
+					chunks = append(chunks, l.Chunk)
+				}
+				return nil
+			}); err != nil {
 				return nil, err
 			}
 		}
@@ -275,25 +263,6 @@ func (s storage) chunksOf(ctx context.Context, parts []digest.Digest, blobs map[
 		}
 	}
 	return chunks, nil
-}
-
-// appendChunks appends those of a blob; the zero Blob is the empty one.
-func (s storage) appendChunks(ctx context.Context, chunks []digest.Chunk, b index.Blob) ([]digest.Chunk, error) {
-	if b.Size == 0 {
-		return chunks, nil
-	}
-	for seq := 0; ; {
-		window, err := s.index.Chunks(ctx, b.ID, seq, chunkWindow)
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range window {
-			chunks = append(chunks, l.Chunk)
-		}
-		if seq += len(window); len(window) < chunkWindow {
-			return chunks, nil
-		}
-	}
 }
 
 // assemble reads chunks and returns the blob that they make, ready to be

@@ -3,9 +3,11 @@ package nixcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
 // open returns a cache for someone who may do that with it. Who has no right at
@@ -28,6 +30,16 @@ func (d *Door) open(ctx context.Context, right auth.Right, name string) (*cache,
 		return nil, err
 	}
 	return c, nil
+}
+
+// gone makes of an error what it is when another server has destroyed the cache
+// since this one looked it up.
+func (d *Door) gone(c *cache, err error) error {
+	if !errors.Is(err, index.ErrNotFound) {
+		return err
+	}
+	d.caches.Remove(c.Name)
+	return fmt.Errorf("%w %q any more", errNoSuchCache, c.Name)
 }
 
 // with finds the cache that a request is about, sees to it that the route's right

@@ -248,7 +248,8 @@ func (a *atticChange) apply(c *index.Cache) error {
 
 func (d *Door) atticConfigure(w http.ResponseWriter, r *http.Request) error {
 	ctx, name := r.Context(), r.PathValue("cache")
-	if _, err := d.open(ctx, auth.Configure, name); err != nil {
+	c, err := d.open(ctx, auth.Configure, name)
+	if err != nil {
 		return err
 	}
 	var asked atticChange
@@ -259,29 +260,23 @@ func (d *Door) atticConfigure(w http.ResponseWriter, r *http.Request) error {
 		return badRequest(saidNothingSet)
 	}
 	// What this server remembers of the cache may be older than another's change.
-	c, err := d.index.Cache(ctx, name)
-	if errors.Is(err, index.ErrNotFound) {
-		return errNoSuchCache
-	}
+	there, err := d.index.Cache(ctx, name)
 	if err != nil {
-		return err
+		return d.gone(c, err)
 	}
 	// Attic's client says Global whenever it says nothing else.
-	if p := asked.RetentionPeriod; p != nil && time.Duration(*p) != c.Retention {
+	if p := asked.RetentionPeriod; p != nil && time.Duration(*p) != there.Retention {
 		if err := auth.SubjectOf(ctx).Check(auth.ConfigureRetention, name); err != nil {
 			return err
 		}
 	}
-	if err := asked.apply(&c); err != nil {
+	if err := asked.apply(&there); err != nil {
 		return err
 	}
-	err = d.index.Update(ctx, func(tx index.Tx) error { return tx.UpdateCache(c) })
+	err = d.index.Update(ctx, func(tx index.Tx) error { return tx.UpdateCache(there) })
 	d.forgetCache(name)
-	if errors.Is(err, index.ErrNotFound) {
-		return errNoSuchCache
-	}
 	if err != nil {
-		return err
+		return d.gone(c, err)
 	}
 	d.log.Info("cache configured", "cache", name, "by", auth.SubjectOf(ctx).Name())
 	return nil
@@ -295,11 +290,8 @@ func (d *Door) atticDestroy(_ http.ResponseWriter, r *http.Request) error {
 	}
 	err = d.index.Update(ctx, func(tx index.Tx) error { return tx.RemoveCache(c.ID) })
 	d.forgetCache(name)
-	if errors.Is(err, index.ErrNotFound) {
-		return errNoSuchCache
-	}
 	if err != nil {
-		return err
+		return d.gone(c, err)
 	}
 	d.log.Info("cache destroyed", "cache", name, "by", auth.SubjectOf(ctx).Name())
 	return nil

@@ -176,7 +176,7 @@ func (d *Door) takeUpload(ctx context.Context, h http.Header, body io.Reader) (c
 	if malformed != nil {
 		return cas.Stored{}, badRequest("%v", malformed)
 	}
-	err = d.putPath(ctx, p, func(tx index.Tx) (index.Blob, error) {
+	err = d.putPath(ctx, c, p, func(tx index.Tx) (index.Blob, error) {
 		return tx.AddBlob(stored.Blob, stored.Chunks, d.store.Expiry())
 	})
 	return stored, err

@@ -135,7 +135,7 @@ func (d *Door) putObject(kind *objectKind) func(http.ResponseWriter, *http.Reque
 		err := d.takeObject(r.Context(), kind, o, r.Header.Get("Content-Encoding"), body)
 		body.drain()
 		if err != nil {
-			return err
+			return d.gone(c, err)
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil

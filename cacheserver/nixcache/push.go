@@ -157,7 +157,7 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	}
 	absent, err := d.record(r.Context(), path, digest.Digest{Hash: n.NarHash, Size: n.NarSize}, chunks)
 	if err != nil {
-		return err
+		return d.gone(c, err)
 	}
 	d.commits.Add(1)
 	d.narinfos.Remove(pathKey{c.ID, path.Hash})

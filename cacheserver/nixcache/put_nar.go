@@ -43,7 +43,7 @@ func (d *Door) storeNAR(ctx context.Context, r io.Reader, limit int64) (stored c
 }
 
 // putPath makes a path visible over the blob that nar adds to the index.
-func (d *Door) putPath(ctx context.Context, p index.Path, nar func(index.Tx) (index.Blob, error)) error {
+func (d *Door) putPath(ctx context.Context, c *cache, p index.Path, nar func(index.Tx) (index.Blob, error)) error {
 	err := d.index.Update(ctx, func(tx index.Tx) (err error) {
 		if p.NAR, err = nar(tx); err != nil {
 			return err
@@ -52,7 +52,7 @@ func (d *Door) putPath(ctx context.Context, p index.Path, nar func(index.Tx) (in
 		return err
 	})
 	if err != nil {
-		return err
+		return d.gone(c, err)
 	}
 	d.commits.Add(1)
 	d.narinfos.Remove(pathKey{p.CacheID, p.Hash})
@@ -138,7 +138,7 @@ func (d *Door) takeFile(ctx context.Context, c *cache, f narFile, body io.Reader
 		return malformed
 	}
 	expires := d.store.Expiry()
-	return d.index.Update(ctx, func(tx index.Tx) error {
+	return d.gone(c, d.index.Update(ctx, func(tx index.Tx) error {
 		blob, err := tx.AddBlob(stored.Blob, stored.Chunks, expires)
 		if err != nil {
 			return err
@@ -149,7 +149,7 @@ func (d *Door) takeFile(ctx context.Context, c *cache, f narFile, body io.Reader
 			}
 		}
 		return tx.PutObject(index.Object{CacheID: c.ID, Name: f.objectName(), ContentType: narType, Blob: blob, Expires: expires})
-	})
+	}))
 }
 
 // findFile finds the NAR that a file's name stands for, and the format in which

@@ -82,7 +82,7 @@ func (d *Door) putNarinfo(w http.ResponseWriter, r *http.Request, c *cache, hash
 	if err != nil {
 		return err
 	}
-	err = d.putPath(r.Context(), p, func(tx index.Tx) (index.Blob, error) {
+	err = d.putPath(r.Context(), c, p, func(tx index.Tx) (index.Blob, error) {
 		held, err := tx.HoldBlobs([]int64{blob.ID}, d.store.Expiry())
 		if err == nil && held == 0 {
 			err = errNoNAR(n)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -158,5 +159,38 @@ func TestACacheThatIsMadeAgainIsEmpty(t *testing.T) {
 	c, err := r.sqlite.Cache(t.Context(), "team")
 	if err != nil || c.Retention != index.GlobalRetention {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// Another server has destroyed the cache, which this one still believes to be
+// there.
+func TestPushesToACacheThatAnotherServerDestroyed(t *testing.T) {
+	t.Parallel()
+	r := openRig(t)
+	a := newArchive(t, "hello", noise(5000, "1"), 10_000)
+	p := a.copied(t, codecs[1])
+	info, err := json.Marshal(a.upload("team"))
+	must(t, err)
+	for what, ask := range map[string]func() answer{
+		"upload": func() answer {
+			return r.ask(http.MethodPut, "/_api/v1/upload-path", a.plain, "X-Attic-Nar-Info", string(info))
+		},
+		"NAR":     func() answer { return r.put("/team/"+p.named, p.file) },
+		"log":     func() answer { return r.put("/team/log/"+hashA+"-x.drv", []byte("x")) },
+		"commit":  func() answer { return r.ask(http.MethodPost, "/team/_push/v1/paths", a.commit()) },
+		"destroy": func() answer { return r.ask(http.MethodDelete, "/_api/v1/cache-config/team", nil) },
+	} {
+		r.attic(t).create("team", defaults())
+		r.pushArchive(t, a, 10) // so that its chunks are there
+		want(t, "a path that is not there", r.get("/team"+a.narinfo()), http.StatusNotFound)
+		c, err := r.sqlite.Cache(t.Context(), "team")
+		must(t, err)
+		must(t, r.sqlite.Update(t.Context(), func(tx index.Tx) error { return tx.RemoveCache(c.ID) }))
+		if w := ask(); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "no cache") {
+			t.Errorf("%s: %d %s", what, w.Code, w.Body)
+		}
+	}
+	if strings.Contains(r.log.String(), "request failed") {
+		t.Errorf("it is in the log:\n%s", r.log)
 	}
 }
