@@ -196,6 +196,9 @@ func (d *Door) cache(ctx context.Context, name string) (*cache, error) {
 	if c, ok := d.caches.Get(name); ok {
 		return c, nil
 	}
+	if !validCacheName.MatchString(name) {
+		return nil, fmt.Errorf("%w %.80q", errNoSuchCache, name)
+	}
 	there, err := d.index.Cache(ctx, name)
 	if errors.Is(err, index.ErrNotFound) {
 		d.caches.Remove(name)

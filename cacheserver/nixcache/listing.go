@@ -15,6 +15,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	narformat "gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nar"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 )
 
 const (
@@ -31,6 +32,9 @@ func listingName(nar index.Blob) string { return "ls/" + nar.Hash.Nix32() + list
 // made when it is asked for first, and kept.
 func (d *Door) listing(w http.ResponseWriter, r *http.Request, c *cache, hash string) error {
 	ctx := r.Context()
+	if storepath.CheckHash(hash) != nil {
+		return errNoSuchFile
+	}
 	p, err := d.index.Path(ctx, c.ID, hash)
 	if errors.Is(err, index.ErrNotFound) {
 		return d.getObject(&uploadedListings)(w, r, c)

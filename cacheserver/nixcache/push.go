@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
@@ -246,6 +247,11 @@ func pathOf(ctx context.Context, c *cache, n *narinfo.NarInfo) (index.Path, erro
 const maxPusher = 200
 
 func pusher(ctx context.Context) string {
-	name := auth.SubjectOf(ctx).Name()
+	name := strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return -1 // databases do not take them all
+		}
+		return c
+	}, auth.SubjectOf(ctx).Name())
 	return strings.ToValidUTF8(name[:min(maxPusher, len(name))], "")
 }

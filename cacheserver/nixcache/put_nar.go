@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -66,11 +67,13 @@ type narFile struct {
 	format *format
 }
 
+var validFile = regexp.MustCompile(`^[0-9A-Za-z+._=-]{1,300}$`)
+
 // parseNARFile reads a name such as <hash>.nar.zst, or <store hash>-<hash>.nar,
 // as some servers write it.
 func parseNARFile(name string) (narFile, error) {
 	stem, suffix, ok := strings.Cut(name, ".nar")
-	if !ok || stem == "" || len(name) > 300 {
+	if !ok || stem == "" || !validFile.MatchString(name) {
 		return narFile{}, errNoSuchFile
 	}
 	f := narFile{name: name}

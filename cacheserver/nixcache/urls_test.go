@@ -58,7 +58,7 @@ func TestURLsOfOtherServers(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"x.nar", hash.Nix32(), hash.Nix32() + ".nar.xz", hash.Nix32() + ".nar.rar", "x-" + hash.Nix32() + ".nar", ".nar.zst"} {
+	for _, name := range []string{"x.nar", "%00.nar", "%ff.nar.zst", "a%20b.nar", hash.Nix32(), hash.Nix32() + ".nar.xz", hash.Nix32() + ".nar.rar", "x-" + hash.Nix32() + ".nar", ".nar.zst"} {
 		want(t, name, r.get("/nar/"+name), http.StatusNotFound)
 	}
 }
