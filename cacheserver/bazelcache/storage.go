@@ -72,6 +72,7 @@ func (s storage) BatchUpdateBlobs(ctx context.Context, r *repb.BatchUpdateBlobsR
 	defer release()
 	ends := make([]error, len(r.Requests))
 	blobs := map[digest.Digest]whole{}
+	var order []digest.Digest // as sent: what is written together is read together
 	named := make([]digest.Digest, len(r.Requests))
 	for i, one := range r.Requests {
 		if named[i], ends[i] = parseDigest(one.Digest); ends[i] != nil {
@@ -82,11 +83,15 @@ func (s storage) BatchUpdateBlobs(ctx context.Context, r *repb.BatchUpdateBlobsR
 		if data, ends[i] = batchData(one); ends[i] != nil {
 			continue
 		}
-		if _, ends[i] = w.match(int64(len(data)), func(f function) digest.Hash { return f.of(data) }); ends[i] == nil && len(data) > 0 {
+		if _, ends[i] = w.match(int64(len(data)), func(f function) digest.Hash { return f.of(data) }); ends[i] != nil || len(data) == 0 {
+			continue
+		}
+		if _, ok := blobs[named[i]]; !ok {
 			blobs[named[i]] = whole{fn, w.hash, data}
+			order = append(order, named[i])
 		}
 	}
-	if err := s.storeNew(ctx, fn, blobs); err != nil {
+	if err := s.storeNew(ctx, fn, order, blobs); err != nil {
 		for i := range ends {
 			if _, ok := blobs[named[i]]; ok && ends[i] == nil {
 				ends[i] = err
@@ -101,19 +106,15 @@ func (s storage) BatchUpdateBlobs(ctx context.Context, r *repb.BatchUpdateBlobsR
 }
 
 // storeNew stores those of the blobs that are not stored.
-func (s storage) storeNew(ctx context.Context, fn function, blobs map[digest.Digest]whole) error {
-	asked := make([]digest.Digest, 0, len(blobs))
-	for name := range blobs {
-		asked = append(asked, name)
-	}
-	there, err := s.findHeld(ctx, fn, asked)
+func (s storage) storeNew(ctx context.Context, fn function, order []digest.Digest, blobs map[digest.Digest]whole) error {
+	there, err := s.findHeld(ctx, fn, order)
 	if err != nil {
 		return err
 	}
 	var fresh []whole
-	for name, b := range blobs {
+	for _, name := range order {
 		if _, ok := there[name]; !ok {
-			fresh = append(fresh, b)
+			fresh = append(fresh, blobs[name])
 		}
 	}
 	if len(fresh) == 0 {

@@ -69,6 +69,7 @@ func averages(ctx context.Context, o dedupOptions, dir string, archives []archiv
 	for average := 16 << 10; average <= 1<<20; average *= 2 {
 		cuts = append(cuts, cutting{average: average})
 	}
+	fmt.Fprintf(progress, "cutting %s by %d averages\n", bytesText(totalSize(archives)), len(cuts))
 	var whole cutting
 	var g errgroup.Group
 	g.SetLimit(2)
@@ -83,7 +84,6 @@ func averages(ctx context.Context, o dedupOptions, dir string, archives []archiv
 			return err
 		})
 	}
-	fmt.Fprintf(progress, "cutting %s by %d averages\n", bytesText(totalSize(archives)), len(cuts))
 	if err := g.Wait(); err != nil {
 		return err
 	}
