@@ -74,6 +74,7 @@ type Report struct {
 	PacksDeleted   int64
 	PacksCompacted int64
 	Orphans        int64    // packs that the index did not know
+	Foreign        int64    // packs that it does not know either, left alone because they are older than it
 	Freed          int64    // bytes of the packs that went, less those of the packs written instead
 	Stored         int64    // bytes of all packs at the end
 	Damaged        []string // packs that could not be compacted, for their frames are damaged
@@ -155,6 +156,9 @@ func (c *Collector) Schedule(ctx context.Context, interval time.Duration) error 
 		}
 		if r.OverLimit > 0 {
 			c.log.Warn("over the size limit: all that is left is pinned or in use", "bytes", r.OverLimit)
+		}
+		if r.Foreign > 0 {
+			c.log.Warn("packs that are older than the index, and unknown to it, were left alone; cacheserver fsck --repair makes it know them", "packs", r.Foreign)
 		}
 		for _, p := range r.Damaged {
 			c.log.Error("a damaged pack was left as it is; cacheserver fsck tells more", "pack", p)

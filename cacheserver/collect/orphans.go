@@ -11,17 +11,19 @@ import (
 
 // removeOrphans deletes packs that the index does not know: ones whose upload
 // was cut off before it was acknowledged, and ones whose deletion was. A pack
-// that is younger than the grace may be about to be recorded.
+// that is younger than the grace may be about to be recorded. One that is older
+// than the index is from before an index was lost, and holds what fsck can save.
 func (c *Collector) removeOrphans(ctx context.Context, r *Report) error {
 	type stored struct {
 		name string
 		size int64
+		made time.Time
 	}
 	var old []stored
 	limit := time.Now().Add(-c.policy.Grace)
 	err := c.packs.List(ctx, func(name string, size int64) error {
 		if made, ok := cas.PackTime(name); ok && made.Before(limit) {
-			old = append(old, stored{name, size})
+			old = append(old, stored{name, size, made})
 		}
 		return nil
 	})
@@ -33,8 +35,16 @@ func (c *Collector) removeOrphans(ctx context.Context, r *Report) error {
 	if err := c.eachPack(ctx, func(p index.Pack) { known[p.Name] = true }); err != nil {
 		return fmt.Errorf("looking for orphaned packs: %w", err)
 	}
+	began, err := c.index.Began(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for orphaned packs: %w", err)
+	}
 	for _, p := range old {
-		if known[p.name] {
+		switch {
+		case known[p.name]:
+			continue
+		case p.made.Before(began):
+			r.Foreign++
 			continue
 		}
 		if err := c.packs.Delete(ctx, p.name); err != nil {

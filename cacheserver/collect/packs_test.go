@@ -2,6 +2,7 @@ package collect_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
 )
 
@@ -92,6 +94,37 @@ func TestUploadsInFlightAreLeftAlone(t *testing.T) {
 			r.push(t, "main", p)
 			r.wantServed(t, "main", p)
 		})
+	})
+}
+
+// A lost index is replaced by an empty one, to which all packs are unknown until
+// they are read back.
+func TestPacksOfALostIndexAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		before := openAt(t, dir)
+		saved := newPath("saved", nil, noise(3000, "saved"))
+		before.push(t, "main", saved)
+		time.Sleep(day)
+		lost := filepath.Join(dir, "lost")
+		must(t, os.Mkdir(lost, 0o700))
+		must(t, os.Rename(filepath.Join(dir, "packs"), filepath.Join(lost, "packs")))
+		sqlite, err := index.OpenSQLite(t.Context(), filepath.Join(lost, "index.sqlite"))
+		must(t, err)
+		_, err = nixcache.EnsureCache(t.Context(), sqlite, "main", "/nix/store")
+		must(t, errors.Join(err, sqlite.Close()))
+
+		r := openAt(t, lost)
+		e := pack.Encode(newPath("orphan", nil, noise(100, "orphan")).frames)
+		must(t, r.packs.Put(t.Context(), packNameAt(time.Now()), e.Size, e.Reader()))
+		time.Sleep(grace + time.Second)
+		if got := r.collect(t, 0); got.Foreign != 1 || got.Orphans != 1 {
+			t.Errorf("%+v", got)
+		}
+		if files := r.files(t); len(files) != 1 {
+			t.Errorf("left are %v", files)
+		}
 	})
 }
 

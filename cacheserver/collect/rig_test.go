@@ -3,6 +3,7 @@ package collect_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -70,8 +71,22 @@ func makeEmptyIndex(ctx context.Context) error {
 	if err := sqlite.Close(); err != nil {
 		return err
 	}
+	if err := forgetBeginning(ctx, file); err != nil {
+		return err
+	}
 	emptyIndex, err = os.ReadFile(file)
 	return err
+}
+
+// forgetBeginning makes an index as old as the packs of a bubble, whose clock
+// begins before this day.
+func forgetBeginning(ctx context.Context, file string) error {
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "DELETE FROM began")
+	return errors.Join(err, db.Close())
 }
 
 // rig is a server's insides over a directory. It lives in a bubble, in which

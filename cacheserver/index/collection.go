@@ -78,6 +78,10 @@ type Inventory interface {
 
 	// Stored returns the bytes of all packs, and those of them that are dead.
 	Stored(ctx context.Context) (total, dead int64, err error)
+
+	// Began returns when the index was made: of packs that are older, it need not
+	// know all. Zero is before anything.
+	Began(ctx context.Context) (time.Time, error)
 }
 
 // Swept is what one step of a sweep did.

@@ -100,3 +100,15 @@ func (x *Postgres) count(ctx context.Context, sql string, into ...any) error {
 	})
 	return explainPostgres(ctx, err)
 }
+
+// Began implements Inventory.
+func (x *Postgres) Began(ctx context.Context) (time.Time, error) {
+	var at *int64
+	if err := x.count(ctx, "SELECT min(at) FROM began", &at); err != nil {
+		return time.Time{}, fmt.Errorf("reading when the index was made: %w", err)
+	}
+	if at == nil {
+		return time.Time{}, nil
+	}
+	return time.Unix(0, *at), nil
+}

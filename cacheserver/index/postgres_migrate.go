@@ -5,6 +5,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -76,6 +77,14 @@ func migratePostgres(ctx context.Context, conn *pgx.Conn, schemas []string) (don
 		}
 		if _, err := tx.Exec(ctx, schemas[version]); err != nil {
 			return fmt.Errorf("bringing the tables to version %d: %w", version+1, err)
+		}
+		if version+1 == len(schemas) {
+			// One that has no cache yet was made a moment ago, one version a transaction.
+			_, err := tx.Exec(ctx, "INSERT INTO began (at) SELECT $1 WHERE NOT EXISTS (SELECT FROM caches) AND NOT EXISTS (SELECT FROM began)",
+				time.Now().UnixNano())
+			if err != nil {
+				return fmt.Errorf("recording when it was made: %w", err)
+			}
 		}
 		if _, err := tx.Exec(ctx, "UPDATE index_version SET version = $1", version+1); err != nil {
 			return fmt.Errorf("recording the schema's version: %w", err)

@@ -30,11 +30,13 @@ var (
 	schema2 string
 	//go:embed schema3.sql
 	schema3 string
+	//go:embed schema4.sql
+	schema4 string
 )
 
 // schemas lead from each version to the next; how many of them a database has
 // gone through is kept in its user_version.
-var schemas = []string{schema1, schema2, schema3}
+var schemas = []string{schema1, schema2, schema3, schema4}
 
 const (
 	busyTimeout = 30 * time.Second
@@ -150,6 +152,11 @@ func migrate(ctx context.Context, file string) error {
 	for i, schema := range schemas[version:] {
 		if _, err := tx.ExecContext(ctx, schema); err != nil {
 			return fmt.Errorf("bringing the tables to version %d: %w", version+i+1, err)
+		}
+	}
+	if version == 0 {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO began (at) VALUES (?)", time.Now().UnixNano()); err != nil {
+			return fmt.Errorf("recording when it was made: %w", err)
 		}
 	}
 	var table string

@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -88,4 +89,16 @@ func (x *SQLite) Stored(ctx context.Context) (total, dead int64, err error) {
 		return 0, 0, fmt.Errorf("adding up the packs: %w", err)
 	}
 	return total, dead, nil
+}
+
+// Began implements Inventory.
+func (x *SQLite) Began(ctx context.Context) (time.Time, error) {
+	var at sql.NullInt64
+	if err := one(ctx, x.read, []any{&at}, "SELECT min(at) FROM began"); err != nil {
+		return time.Time{}, fmt.Errorf("reading when the index was made: %w", err)
+	}
+	if !at.Valid {
+		return time.Time{}, nil
+	}
+	return time.Unix(0, at.Int64), nil
 }

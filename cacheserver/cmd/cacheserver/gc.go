@@ -87,6 +87,9 @@ func printCollection(out io.Writer, r collect.Report) {
 	if r.OverLimit > 0 {
 		fmt.Fprintf(out, "still %s over --max-size: what is left is pinned, or was in use within the grace\n", bytesText(r.OverLimit))
 	}
+	if r.Foreign > 0 {
+		fmt.Fprintf(out, "%d packs are older than the index, and unknown to it, and were left alone: cacheserver fsck --repair makes it know them\n", r.Foreign)
+	}
 	for _, p := range r.Damaged {
 		fmt.Fprintf(out, "pack %s is damaged and was left as it is: cacheserver fsck tells more\n", p)
 	}

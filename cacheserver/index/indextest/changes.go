@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,6 +21,7 @@ var changes = suite{
 	"ACancelledQuestionIsNotAnswered": cancelledQuestion,
 	"WhatIsUnknownIsErrNotFound":      unknown,
 	"ASecondHandleSeesTheChanges":     secondHandle,
+	"ItBeganOnce":                     beganOnce,
 	"AChangeSeesItsOwnWrites":         ownWrites,
 }
 
@@ -119,6 +121,7 @@ func questions(ctx context.Context, x index.Index) map[string]error {
 	_, said["PathsWith"] = x.PathsWith(ctx, hashes("a"))
 	_, said["Usage"] = x.Usage(ctx)
 	_, _, said["Stored"] = x.Stored(ctx)
+	_, said["Began"] = x.Began(ctx)
 	return said
 }
 
@@ -185,6 +188,17 @@ func secondHandle(t *testing.T, x index.Index, reopen func() index.Index) {
 	})
 	if holds(t, second, c, 1) {
 		t.Error("a path that the other handle removed is there")
+	}
+}
+
+func beganOnce(t *testing.T, x index.Index, reopen func() index.Index) {
+	want, err := x.Began(t.Context())
+	if age := time.Since(want); err != nil || age < 0 || age > time.Hour {
+		t.Errorf("it began %v, %v", want, err)
+	}
+	addCache(t, x, "main")
+	if got, err := reopen().Began(t.Context()); err != nil || !got.Equal(want) {
+		t.Errorf("opened again, it began %v, %v; want %v", got, err, want)
 	}
 }
 

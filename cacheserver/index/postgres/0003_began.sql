@@ -1,0 +1,3 @@
+-- When this index was made, in nanoseconds; no row in one that was made before
+-- this was kept.
+CREATE TABLE began (at bigint NOT NULL);
