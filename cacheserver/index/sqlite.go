@@ -62,8 +62,8 @@ const (
 // SQLite is an index in one file. Several processes may have it open.
 type SQLite struct {
 	file  string
-	read  *sql.DB
-	write *sql.DB // one connection: SQLite has one writer at a time
+	read  *prepared
+	write *prepared // one connection: SQLite has one writer at a time
 
 	*group
 
@@ -93,14 +93,18 @@ func OpenSQLite(ctx context.Context, file string) (_ *SQLite, err error) {
 	if x.file, err = filepath.EvalSymlinks(abs); err != nil {
 		return nil, err
 	}
-	if x.write, err = connect(abs, "foreign_keys(ON)", cacheSize(writerCache)); err != nil {
+	write, err := connect(abs, "foreign_keys(ON)", cacheSize(writerCache))
+	if err != nil {
 		return nil, err
 	}
+	x.write = newPrepared(write)
 	x.write.SetMaxOpenConns(1)
-	if x.read, err = connect(abs, "query_only(ON)", cacheSize(readerCache)); err != nil {
+	read, err := connect(abs, "query_only(ON)", cacheSize(readerCache))
+	if err != nil {
 		_ = x.write.Close()
 		return nil, err
 	}
+	x.read = newPrepared(read)
 	readers := min(max(4, runtime.NumCPU()), maxReaders)
 	x.read.SetMaxOpenConns(readers)
 	x.read.SetMaxIdleConns(readers)
@@ -244,8 +248,8 @@ func one(ctx context.Context, q querier, dest []any, query string, args ...any) 
 	return err
 }
 
-// The driver compiles a statement anew each time it runs. What is asked or said
-// of many rows is therefore one statement over a JSON array.
+// What is asked or said of many rows is one statement over a JSON array, as a
+// statement's text must not depend on how many there are.
 
 // textArray writes each of the values once, in the order of the tables that are
 // searched for them.

@@ -2,7 +2,6 @@ package index
 
 import (
 	"context"
-	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,11 +31,14 @@ func (x *SQLite) commit(group []*update) {
 func (x *SQLite) transact(group []*update, results []error) error {
 	// The transaction is everybody's, so nobody's context may end it.
 	ctx := context.Background()
-	tx, err := x.write.BeginTx(ctx, nil)
+	tx, err := x.write.begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }()
+	defer func() {
+		_ = tx.Rollback()
+		tx.through(ctx)
+	}()
 	for i, u := range group {
 		if err := u.ctx.Err(); err != nil {
 			results[i] = err
@@ -45,18 +47,16 @@ func (x *SQLite) transact(group []*update, results []error) error {
 		if _, err := tx.ExecContext(ctx, "SAVEPOINT change"); err != nil {
 			return err
 		}
-		end := "RELEASE change"
 		failed := u.change(&sqliteTx{ctx: ctx, tx: tx, now: time.Now().Unix()})
 		if failed != nil {
 			results[i] = failed
-			end = "ROLLBACK TO change; RELEASE change"
-		}
-		if _, err := tx.ExecContext(ctx, end); err != nil {
-			if failed != nil {
+			if _, err := tx.ExecContext(ctx, "ROLLBACK TO change"); err != nil {
 				// SQLite answers a full or failing disk by undoing all of the
 				// transaction, and this change's error says why.
 				return failed
 			}
+		}
+		if _, err := tx.ExecContext(ctx, "RELEASE change"); err != nil {
 			return err
 		}
 	}
@@ -85,7 +85,7 @@ func (x *SQLite) boundLog() {
 // sqliteTx implements Tx.
 type sqliteTx struct {
 	ctx context.Context
-	tx  *sql.Tx
+	tx  *preparedTx
 	now int64
 }
 
