@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,32 @@ func packNames(t testing.TB, r *rig) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Very many frames are moved a part at a time: pushes wait for each part.
+func TestCompactMovesVeryManyFramesInParts(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	frames := numbered("small", 1<<15+100)
+	must(t, r.PutFrames(t.Context(), frames))
+	names := packNames(t, r)
+	var changes atomic.Int64
+	count := func() error { changes.Add(1); return nil }
+	r.index.beforeUpdate.Store(&count)
+	done, err := r.Compact(t.Context(), names)
+	must(t, err)
+	if !slices.Equal(done.Dropped, names) || changes.Load() != 3 {
+		t.Errorf("dropped %v of %v in %d changes, want 3", done.Dropped, names, changes.Load())
+	}
+	for _, name := range done.Dropped {
+		must(t, r.packs.Delete(t.Context(), name))
+	}
+	if n := missing(t, r.Store, frames...); n != 0 {
+		t.Errorf("%d are missing", n)
+	}
+	if n := entriesOnDisk(t, r); n != len(frames) {
+		t.Errorf("%d chunks lie in the packs, want %d", n, len(frames))
+	}
 }
 
 func TestCompactKeepsWhatLives(t *testing.T) {

@@ -131,6 +131,7 @@ func (c *Collector) rewrite(ctx context.Context, r *Report, group []index.Pack) 
 		names[i], sizes[p.Name] = p.Name, p.Size
 	}
 	done, err := c.store.Compact(ctx, names)
+	r.Freed -= done.Written
 	var damage *cas.DamagedError
 	if errors.As(err, &damage) && sizes[damage.Pack] > 0 {
 		c.log.Error("a pack cannot be compacted", "error", err)
@@ -143,7 +144,6 @@ func (c *Collector) rewrite(ctx context.Context, r *Report, group []index.Pack) 
 	if err != nil {
 		return fmt.Errorf("compacting packs: %w", err)
 	}
-	r.Freed -= done.Written
 	for _, name := range done.Dropped {
 		if err := c.packs.Delete(ctx, name); err != nil {
 			return err

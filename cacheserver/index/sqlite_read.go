@@ -3,8 +3,13 @@ package index
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 )
@@ -209,24 +214,30 @@ func (x *SQLite) Path(ctx context.Context, cache int64, hash string) (Path, erro
 	return found[0], nil
 }
 
+// missingPart is how many paths one reader looks for; several readers look for
+// the rest at the same time.
+const missingPart = 10_000
+
 // MissingPaths implements Reader.
 func (x *SQLite) MissingPaths(ctx context.Context, cache int64, hashes []string, before time.Time) (missing, stale []string, err error) {
+	var mu sync.Mutex
 	seen := make(map[string]bool, len(hashes))
 	missing, stale = []string{}, []string{}
-	err = each(ctx, x.read, func(scan func(...any) error) error {
-		var hash string
-		var used int64
-		if err := scan(&hash, &used); err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for part := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(hashes))), missingPart) {
+		g.Go(func() error {
+			there, old, err := x.pathsOf(ctx, cache, part, before)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, h := range there {
+				seen[h] = true
+			}
+			stale = append(stale, old...)
 			return err
-		}
-		if used < before.Unix() {
-			stale = append(stale, hash)
-		}
-		seen[hash] = true
-		return nil
-	}, `SELECT p.hash, p.used FROM json_each(?) j
-		CROSS JOIN paths p INDEXED BY paths_by_hash ON p.cache = ? AND p.hash = j.value`, textArray(hashes), cache)
-	if err != nil {
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return nil, nil, fmt.Errorf("looking for missing paths: %w", err)
 	}
 	for _, h := range hashes {
@@ -236,6 +247,25 @@ func (x *SQLite) MissingPaths(ctx context.Context, cache int64, hashes []string,
 		}
 	}
 	return missing, stale, nil
+}
+
+// pathsOf returns which of the paths are there, and those of them that were last
+// used before the given time.
+func (x *SQLite) pathsOf(ctx context.Context, cache int64, hashes []string, before time.Time) (there, old []string, err error) {
+	err = each(ctx, x.read, func(scan func(...any) error) error {
+		var hash string
+		var used int64
+		if err := scan(&hash, &used); err != nil {
+			return err
+		}
+		if used < before.Unix() {
+			old = append(old, hash)
+		}
+		there = append(there, hash)
+		return nil
+	}, `SELECT p.hash, p.used FROM json_each(?) j
+		CROSS JOIN paths p INDEXED BY paths_by_hash ON p.cache = ? AND p.hash = j.value`, textArray(hashes), cache)
+	return there, old, err
 }
 
 // Referrers implements Reader.
