@@ -229,9 +229,9 @@ func run(next []index.Location) int64 {
 // chunk since it was located, it is located again. MissingChunksError: it was
 // collected since.
 func (p *packReader) frame(ctx context.Context, next []index.Location, buf []byte) ([]byte, error) {
-	l, ahead := next[0], run(next)
 	for {
-		data, err := p.at(ctx, l, ahead, buf)
+		l := next[0]
+		data, err := p.at(ctx, next, buf)
 		if !errors.Is(err, packstore.ErrNotFound) {
 			return data, err
 		}
@@ -244,13 +244,15 @@ func (p *packReader) frame(ctx context.Context, next []index.Location, buf []byt
 		case now[0].Pack == l.Pack:
 			return nil, err
 		}
-		l, ahead = now[0], int64(now[0].Length)
+		next = now
 	}
 }
 
-func (p *packReader) at(ctx context.Context, l index.Location, ahead int64, buf []byte) (_ []byte, err error) {
+func (p *packReader) at(ctx context.Context, next []index.Location, buf []byte) (_ []byte, err error) {
+	l := next[0]
 	if p.r == nil || p.pack != l.Pack || p.pos != l.Offset || p.left < int64(l.Length) {
 		p.close()
+		ahead := run(next)
 		p.r, err = p.store.packs.Open(ctx, l.Pack, l.Offset, ahead)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			// The pack was cut off, perhaps not in this frame.
