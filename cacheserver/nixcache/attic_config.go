@@ -3,6 +3,7 @@ package nixcache
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -175,7 +176,7 @@ func (d *Door) atticCreate(w http.ResponseWriter, r *http.Request) error {
 	if err := auth.SubjectOf(ctx).Check(auth.Create, name); err != nil {
 		return err
 	}
-	if err := checkCacheName(name); err != nil {
+	if err := CheckCacheName(name); err != nil {
 		return badRequest("%v", err)
 	}
 	var asked atticChange
@@ -208,6 +209,27 @@ func (d *Door) atticCreate(w http.ResponseWriter, r *http.Request) error {
 
 func unprintable(c rune) bool { return c <= ' ' || c >= 0x7f }
 
+// AddKey puts a key before those that sign for a cache, of which the oldest may
+// sign no more.
+func AddKey(c *index.Cache, key narinfo.SecretKey) {
+	others := slices.DeleteFunc(slices.Clone(c.SecretKeys), func(s string) bool { return s == key.Reveal() })
+	c.SecretKeys = append([]string{key.Reveal()}, others...)
+	c.SecretKeys = c.SecretKeys[:min(maxSigners, len(c.SecretKeys))]
+}
+
+// CheckUpstreamKeys returns an error for what no cache can have as UpstreamKeys.
+func CheckUpstreamKeys(names []string) error {
+	if len(names) > maxUpstreamKeys {
+		return fmt.Errorf("more than %d", maxUpstreamKeys)
+	}
+	for _, n := range names {
+		if n == "" || len(n) > maxKeyName || strings.ContainsFunc(n, unprintable) {
+			return fmt.Errorf("%.80q is no name of a key", n)
+		}
+	}
+	return nil
+}
+
 // apply sets what a request sets, but for the store directory, which a cache has
 // for ever.
 func (a *atticChange) apply(c *index.Cache) error {
@@ -216,9 +238,7 @@ func (a *atticChange) apply(c *index.Cache) error {
 		if err != nil {
 			return err
 		}
-		others := slices.DeleteFunc(slices.Clone(c.SecretKeys), func(s string) bool { return s == key.Reveal() })
-		c.SecretKeys = append([]string{key.Reveal()}, others...)
-		c.SecretKeys = c.SecretKeys[:min(maxSigners, len(c.SecretKeys))]
+		AddKey(c, key)
 	}
 	if a.IsPublic != nil {
 		c.Public = *a.IsPublic
@@ -230,13 +250,8 @@ func (a *atticChange) apply(c *index.Cache) error {
 		c.Priority = int(*a.Priority)
 	}
 	if a.UpstreamCacheKeyNames != nil {
-		if len(a.UpstreamCacheKeyNames) > maxUpstreamKeys {
-			return badRequest("upstream_cache_key_names: more than %d", maxUpstreamKeys)
-		}
-		for _, n := range a.UpstreamCacheKeyNames {
-			if n == "" || len(n) > maxKeyName || strings.ContainsFunc(n, unprintable) {
-				return badRequest("upstream_cache_key_names: %.80q is no name of a key", n)
-			}
+		if err := CheckUpstreamKeys(a.UpstreamCacheKeyNames); err != nil {
+			return badRequest("upstream_cache_key_names: %v", err)
 		}
 		c.UpstreamKeys = a.UpstreamCacheKeyNames
 	}

@@ -44,6 +44,7 @@ type Door struct {
 	patience     time.Duration // bodyTime, but in tests
 	uses         *uses
 	listings     chan struct{} // a place for each that is being made
+	pulls        *pulls
 
 	caches   hot[string, *cache]
 	narinfos hot[pathKey, *hotNarinfo]
@@ -95,15 +96,19 @@ type Config struct {
 	PublicURL string
 	// Redirect sends clients to the storage itself where it gives URLs for that.
 	Redirect bool
-	Log      *slog.Logger
+	// Upstreams are, by the name of a cache, where paths that it lacks are looked
+	// up, in that order. One whose Check fails is not used.
+	Upstreams map[string][]Upstream
+	Log       *slog.Logger
 }
 
-// New makes the door.
+// New makes the door; Close ends what it does beside the requests.
 func New(store *cas.Store, idx index.Index, c Config) *Door {
 	return &Door{
 		store: store, index: idx, defaultCache: c.DefaultCache, publicURL: c.PublicURL, redirects: c.Redirect, log: c.Log, patience: bodyTime,
 		uses:     newUses(),
 		listings: make(chan struct{}, maxListings),
+		pulls:    newPulls(c.Upstreams, c.Log),
 		caches:   newHot[string, *cache](hotCaches),
 		narinfos: newHot[pathKey, *hotNarinfo](hotNarinfos),
 		nars:     newHot[narKey, *nar](hotNARs),
@@ -112,7 +117,8 @@ func New(store *cas.Store, idx index.Index, c Config) *Door {
 
 var validCacheName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_+-]{0,49}$`)
 
-func checkCacheName(name string) error {
+// CheckCacheName returns an error for a name that no cache can have.
+func CheckCacheName(name string) error {
 	if !validCacheName.MatchString(name) {
 		return fmt.Errorf("cache name %.80q: want 1 to 50 characters of A-Z, a-z, 0-9, -, _ and +, the first a letter or a digit", name)
 	}
@@ -125,7 +131,7 @@ func checkCacheName(name string) error {
 // EnsureCache returns the public key of a cache, which it creates with a new
 // key when there is none of this name.
 func EnsureCache(ctx context.Context, idx index.Index, name, storeDir string) (publicKey string, err error) {
-	if err := checkCacheName(name); err != nil {
+	if err := CheckCacheName(name); err != nil {
 		return "", err
 	}
 	there, err := idx.Cache(ctx, name)
@@ -149,21 +155,39 @@ func EnsureCache(ctx context.Context, idx index.Index, name, storeDir string) (p
 }
 
 func createCache(ctx context.Context, idx index.Index, name, storeDir string) error {
-	// Nix keeps one key of a name: two caches of the same name, on two machines,
-	// must not have keys of the same name, too.
-	random := make([]byte, 4)
-	_, _ = rand.Read(random) // never fails
-	key, err := narinfo.GenerateKey(fmt.Sprintf("%s-%x", name, random))
+	c, err := NewCache(name, storeDir)
 	if err != nil {
 		return err
 	}
 	return idx.Update(ctx, func(tx index.Tx) error {
-		_, err := tx.AddCache(index.Cache{
-			Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKeys: []string{key.Reveal()},
-			Retention: index.GlobalRetention, Public: true, UpstreamKeys: []string{nixosKey},
-		})
+		_, err := tx.AddCache(c)
 		return err
 	})
+}
+
+// NewCache returns a cache with a new key, as caches are that nobody has
+// configured. It is not recorded yet.
+func NewCache(name, storeDir string) (index.Cache, error) {
+	if err := CheckCacheName(name); err != nil {
+		return index.Cache{}, err
+	}
+	key, err := NewKey(name)
+	if err != nil {
+		return index.Cache{}, err
+	}
+	return index.Cache{
+		Name: name, StoreDir: storeDir, Priority: defaultPriority, SecretKeys: []string{key.Reveal()},
+		Retention: index.GlobalRetention, Public: true, UpstreamKeys: []string{nixosKey},
+	}, nil
+}
+
+// NewKey makes a key for a cache. Nix keeps one key of a name: neither two caches
+// of the same name, on two machines, nor two keys of one cache may have keys of the
+// same name, too.
+func NewKey(cache string) (narinfo.SecretKey, error) {
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails
+	return narinfo.GenerateKey(fmt.Sprintf("%s-%x", cache, random))
 }
 
 // DefaultRetention is how long a path lives after its last use where neither its

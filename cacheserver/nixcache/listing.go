@@ -80,8 +80,9 @@ func (d *Door) makeListing(ctx context.Context, c *cache, nar index.Blob) (index
 	if fault := <-listed; fault != nil && !errors.Is(fault, errEnough) {
 		err = fault
 	}
+	var collected *cas.MissingChunksError
 	switch {
-	case errors.Is(err, index.ErrNotFound):
+	case errors.Is(err, index.ErrNotFound), errors.As(err, &collected):
 		return o, errNoSuchFile // the NAR was collected meanwhile
 	case errors.Is(err, cas.ErrDamaged):
 		d.reportDamage(ctx, err)

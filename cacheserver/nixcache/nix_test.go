@@ -15,6 +15,8 @@ import (
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
 // machine has the real Nix with a store and a home of its own, and a server with a
@@ -33,10 +35,17 @@ type machine struct {
 
 func newMachine(t testing.TB) *machine {
 	t.Helper()
+	return newMachineOf(t, func(string) nixcache.Config { return nixcache.Config{} })
+}
+
+// newMachineOf makes one whose server is configured for that directory.
+func newMachineOf(t testing.TB, config func(dir string) nixcache.Config) *machine {
+	t.Helper()
 	if _, err := exec.LookPath("nix"); err != nil {
 		t.Skip("nix is not installed: the check with the real client needs it")
 	}
-	m := &machine{t: t, rig: openRig(t), dir: t.TempDir()}
+	m := &machine{t: t, dir: t.TempDir()}
+	m.rig = openRigWith(t, config(m.dir), func(p packstore.Store) packstore.Store { return p })
 	m.store = filepath.Join(m.dir, "store")
 	t.Cleanup(m.thaw)
 	key, err := narinfo.GenerateKey("machine-1")
@@ -48,11 +57,18 @@ func newMachine(t testing.TB) *machine {
 	}))
 	handler := m.rig.Handler()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := &status{ResponseWriter: w, code: http.StatusOK}
+		// Noted with the status: a long answer has reached the client before its
+		// handler returns.
+		note := func(code int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.asked = append(m.asked, fmt.Sprint(r.Method, " ", r.URL.Path, " ", code))
+		}
+		rec := &status{ResponseWriter: w, note: note}
 		handler.ServeHTTP(rec, r)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.asked = append(m.asked, fmt.Sprint(r.Method, " ", r.URL.Path, " ", rec.code))
+		if !rec.noted {
+			note(http.StatusOK)
+		}
 	}))
 	t.Cleanup(server.Close)
 	m.url = server.URL + "/machine"
@@ -61,12 +77,24 @@ func newMachine(t testing.TB) *machine {
 
 type status struct {
 	http.ResponseWriter
-	code int
+	note  func(code int)
+	noted bool
 }
 
 func (s *status) WriteHeader(code int) {
-	s.code = code
+	if !s.noted {
+		s.noted = true
+		s.note(code)
+	}
 	s.ResponseWriter.WriteHeader(code)
+}
+
+func (s *status) Write(b []byte) (int, error) {
+	if !s.noted {
+		s.noted = true
+		s.note(http.StatusOK)
+	}
+	return s.ResponseWriter.Write(b)
 }
 
 func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
@@ -110,6 +138,12 @@ func (m *machine) wipe(home bool) {
 
 func (m *machine) try(program string, args ...string) (string, error) {
 	m.t.Helper()
+	out, err := m.command(program, args...).CombinedOutput()
+	return string(out), err
+}
+
+func (m *machine) command(program string, args ...string) *exec.Cmd {
+	m.t.Helper()
 	conf := filepath.Join(m.dir, "conf")
 	must(m.t, os.MkdirAll(conf, 0o755))
 	must(m.t, os.MkdirAll(filepath.Join(m.dir, "home"), 0o755))
@@ -120,8 +154,7 @@ func (m *machine) try(program string, args ...string) (string, error) {
 		"NIX_LOG_DIR=" + filepath.Join(m.dir, "log"), "NIX_CONF_DIR=" + conf, "HOME=" + filepath.Join(m.dir, "home"),
 	}
 	cmd.Dir = m.dir
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 func (m *machine) run(program string, args ...string) string {
@@ -145,16 +178,25 @@ in mk "top" "echo building top; mkdir -p $out/bin; echo '#!/bin/sh' > $out/bin/r
 // build builds an expression and returns the path of its output.
 func (m *machine) build(expr string, options ...string) string {
 	m.t.Helper()
-	out, err := m.tryBuild(expr, options...)
-	if err != nil {
-		m.t.Fatalf("%v\n%s", err, out)
-	}
-	lines := strings.Fields(out)
-	return lines[len(lines)-1]
+	return m.said("nix-build", append([]string{"--no-out-link", "-E", expr}, options...)...)
 }
 
 func (m *machine) tryBuild(expr string, options ...string) (string, error) {
 	return m.try("nix-build", append([]string{"--no-out-link", "-E", expr}, options...)...)
+}
+
+// said returns the path that a program names on standard output: what it warns of
+// while the machine is busy, such as a database that is locked, is on the other.
+func (m *machine) said(program string, args ...string) string {
+	m.t.Helper()
+	cmd := m.command(program, args...)
+	var warned strings.Builder
+	cmd.Stderr = &warned
+	out, err := cmd.Output()
+	if err != nil {
+		m.t.Fatalf("%s %q: %v\n%s", program, args, err, warned.String())
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // trust are the options by which the machine takes what the cache signed.
@@ -323,8 +365,7 @@ func TestNixCopiesRealisations(t *testing.T) {
 	const expr = `derivation { name = "ca"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo hello > $out" ];
 		__contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }`
 	top := m.build(expr)
-	said := strings.Fields(m.run("nix-instantiate", "-E", expr))
-	m.run("nix", "copy", "--to", m.url, said[len(said)-1])
+	m.run("nix", "copy", "--to", m.url, m.said("nix-instantiate", "-E", expr))
 	if put := m.requests("PUT /machine/realisations/"); len(put) == 0 {
 		t.Errorf("no realisation was uploaded")
 	}

@@ -156,6 +156,11 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	if err != nil {
 		return err
 	}
+	if said := r.URL.Query().Get(push.BuiltInParameter); said != "" {
+		if path.BuildTime, err = push.ParseBuildTime(said); err != nil {
+			return err
+		}
+	}
 	absent, err := d.record(r.Context(), path, digest.Digest{Hash: n.NarHash, Size: n.NarSize}, chunks)
 	if err != nil {
 		return d.gone(c, err)
@@ -166,43 +171,59 @@ func (d *Door) commit(w http.ResponseWriter, r *http.Request, c *cache) error {
 	return nil
 }
 
+// recordTries bounds how often a commit begins anew because a collection took what
+// it was about to name.
+const recordTries = 5
+
+// errCollected is that of a blob that was collected since it was looked up.
+var errCollected = errors.New("the NAR was collected meanwhile")
+
 // record makes a path visible over the NAR that the chunks make. They are read
 // only where the NAR is not stored yet: elsewhere its own chunks count.
 func (d *Door) record(ctx context.Context, path index.Path, nar digest.Digest, chunks []digest.Chunk) (absent []string, err error) {
-	errCollected := errors.New("the NAR was collected meanwhile")
+	for range recordTries {
+		absent, err = d.tryRecord(ctx, path, nar, chunks)
+		if !errors.Is(err, errCollected) {
+			return absent, err
+		}
+	}
+	return nil, fmt.Errorf("%w: recording %s-%s: %w, %d times", index.ErrUnavailable, path.Hash, path.Name, err, recordTries)
+}
+
+func (d *Door) tryRecord(ctx context.Context, path index.Path, nar digest.Digest, chunks []digest.Chunk) (absent []string, err error) {
 	verify := func() (index.Blob, error) {
 		return d.store.Verify(ctx, nar, chunks, func(contents io.Reader) error {
 			return narformat.Read(contents, nil)
 		})
 	}
-	for {
-		blob, err := d.index.Blob(ctx, nar)
-		switch {
-		case errors.Is(err, index.ErrNotFound):
+	blob, err := d.index.Blob(ctx, nar)
+	switch {
+	case errors.Is(err, index.ErrNotFound):
+		blob, err = verify()
+	case err == nil && blob.FileHash == (digest.Hash{}):
+		// It came by Bazel's door: nobody has seen yet that it is a NAR.
+		chunks, err = d.store.ChunksOf(ctx, blob)
+		if errors.Is(err, index.ErrNotFound) {
+			return nil, errCollected // a blob's absence must not be taken for the cache's
+		}
+		if err == nil {
 			blob, err = verify()
-		case err == nil && blob.FileHash == (digest.Hash{}):
-			// It came by Bazel's door: nobody has seen yet that it is a NAR.
-			if chunks, err = d.store.ChunksOf(ctx, blob); err == nil {
-				blob, err = verify()
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		err = d.index.Update(ctx, func(tx index.Tx) (err error) {
-			if path.NAR, err = tx.AddBlob(blob, chunks, d.store.Expiry()); err != nil {
-				return err
-			}
-			if blob.ID != 0 && path.NAR.ID != blob.ID {
-				return errCollected // the chunks have not been read
-			}
-			absent, err = tx.PutPath(path)
-			return err
-		})
-		if !errors.Is(err, errCollected) {
-			return absent, err
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	err = d.index.Update(ctx, func(tx index.Tx) (err error) {
+		if path.NAR, err = tx.AddBlob(blob, chunks, d.store.Expiry()); err != nil {
+			return err
+		}
+		if blob.ID != 0 && path.NAR.ID != blob.ID {
+			return errCollected // the chunks have not been read
+		}
+		absent, err = tx.PutPath(path)
+		return err
+	})
+	return absent, err
 }
 
 // missing returns the paths that the cache does not hold. The others will not be

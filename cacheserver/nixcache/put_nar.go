@@ -64,6 +64,7 @@ func (d *Door) putPath(ctx context.Context, c *cache, p index.Path, nar func(ind
 type narFile struct {
 	name   string
 	hash   digest.Hash // zero where the name tells none
+	path   string      // the hash of the store path; empty where the name tells none
 	format *format
 }
 
@@ -81,7 +82,7 @@ func parseNARFile(name string) (narFile, error) {
 		return narFile{}, errNoSuchFile
 	}
 	if hash, behind, ok := strings.Cut(stem, "-"); ok && storepath.CheckHash(hash) == nil {
-		stem = behind
+		f.path, stem = hash, behind
 	}
 	if h, err := digest.Parse(stem); err == nil {
 		f.hash = h

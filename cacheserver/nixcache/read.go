@@ -67,7 +67,7 @@ func unpackedNarinfo(text []byte) []byte {
 	if err != nil {
 		return text // it was written here
 	}
-	n.URL, n.Compression = "nar/"+n.NarHash.Nix32()+".nar", "none"
+	n.URL, n.Compression = strings.TrimSuffix(n.URL, formatZstd.suffix), "none"
 	n.FileHash, n.FileSize = n.NarHash, n.NarSize
 	return n.Text()
 }
@@ -93,7 +93,11 @@ func (d *Door) findNarinfo(r *http.Request, c *cache, hash string) (*hotNarinfo,
 	switch {
 	case errors.Is(err, index.ErrNotFound):
 		d.narinfos.Remove(key)
-		return nil, errNoSuchFile
+		o, err := d.offer(r, c, hash)
+		if err != nil {
+			return nil, err
+		}
+		return o.here, nil
 	case errors.Is(err, index.ErrUnavailable):
 		if n, ok := d.narinfos.Stale(key); ok {
 			return n, nil
@@ -102,7 +106,11 @@ func (d *Door) findNarinfo(r *http.Request, c *cache, hash string) (*hotNarinfo,
 	case err != nil:
 		return nil, err
 	}
-	n := &hotNarinfo{text: narinfoOf(c, p).Text()}
+	info := narinfoOf(c, p)
+	if len(d.pulls.upstreams[c.Name]) > 0 {
+		info.URL = pulledURL(p) // once it was collected, it may be pulled again
+	}
+	n := &hotNarinfo{text: info.Text()}
 	n.used.seconds.Store(p.Used.Unix())
 	d.narinfos.Add(key, n)
 	if d.commits.Load() != before {
@@ -198,6 +206,13 @@ func (d *Door) nar(w http.ResponseWriter, r *http.Request, c *cache) error {
 		return err
 	}
 	n, format, err := d.findFile(r, c, f)
+	if errors.Is(err, errNoSuchFile) {
+		var answered bool
+		if answered, err = d.pullNAR(w, r, c, f); answered || err != nil {
+			return err
+		}
+		n, format, err = d.findFile(r, c, f)
+	}
 	if err != nil {
 		return err
 	}

@@ -191,6 +191,7 @@ func openRigWith(t testing.TB, c nixcache.Config, wrap func(packstore.Store) pac
 	r := &rig{dir: dir, disk: disk, sqlite: sqlite, packs: &faultyPacks{Store: disk}, index: &faultyIndex{Index: sqlite}, log: &logText{}}
 	r.store = cas.New(wrap(r.packs), r.index, cas.DefaultGrace)
 	t.Cleanup(func() {
+		r.Close()
 		r.store.Close()
 		must(t, sqlite.Close())
 	})

@@ -33,6 +33,8 @@ func (d *Door) Handler() http.Handler {
 	mux.HandleFunc("POST /_push/v1/missing-chunks", d.with(d.missingChunks, auth.Push))
 	mux.HandleFunc("POST /_push/v1/chunks", d.with(d.chunks, auth.Push))
 	mux.HandleFunc("POST /_push/v1/paths", d.with(d.commit, auth.Push))
+	mux.HandleFunc("PUT /_push/v1/pins/{name...}", d.with(d.putPin, auth.Push))
+	mux.HandleFunc("POST /_push/v1/build-times", d.with(d.buildTimes, auth.Pull, auth.Push))
 
 	mux.HandleFunc("GET /attic-cache-info", d.attic(d.atticInfo))
 	mux.HandleFunc("GET /_api/v1/cache-config/{cache}", d.attic(d.atticInfo))

@@ -11,7 +11,7 @@ import (
 // reserved are names that no cache can have, because the root has something else
 // of that name: the default cache's files, and those of other doors.
 var reserved = []string{
-	"nar", "log", "realisations", "build-trace-v2", "debuginfo", "ac", "cas", "healthz", "metrics",
+	"nar", "log", "realisations", "build-trace-v2", "debuginfo", "ac", "cas", "healthz", "readyz", "metrics",
 }
 
 // plainPart stands behind the name of a cache in the URL of a substituter, or is

@@ -189,6 +189,7 @@ func TestPushesToACacheThatAnotherServerDestroyed(t *testing.T) {
 		if w := ask(); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "no cache") {
 			t.Errorf("%s: %d %s", what, w.Code, w.Body)
 		}
+		want(t, "after the "+what+", nothing is remembered of the cache", r.get("/team/nix-cache-info"), http.StatusNotFound)
 	}
 	if strings.Contains(r.log.String(), "request failed") {
 		t.Errorf("it is in the log:\n%s", r.log)

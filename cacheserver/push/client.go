@@ -56,8 +56,8 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("HTTP %d %s", e.Status, http.StatusText(e.Status))
 }
 
-// temporary says whether the same request may succeed a moment later.
-func (e *StatusError) temporary() bool {
+// Temporary says whether the same request may succeed a moment later.
+func (e *StatusError) Temporary() bool {
 	switch e.Status {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return true
@@ -181,29 +181,25 @@ func (c *Client) missingChunks(ctx context.Context, hashes []digest.Hash) ([]dig
 // Commit makes an uploaded path visible and returns the references that the
 // cache does not hold.
 func (c *Client) Commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest.Chunk) (missingReferences []string, err error) {
-	body, err := c.post(ctx, "paths", "application/octet-stream", AppendCommit(nil, n, chunks))
-	if err != nil {
-		return nil, fmt.Errorf("committing: %w", err)
-	}
-	var answer Committed
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("committing: %w", err)
-	}
-	return answer.MissingReferences, nil
+	return c.CommitBuilt(ctx, n, chunks, 0)
 }
 
-// post tries a request again where that may help.
 func (c *Client) post(ctx context.Context, route, contentType string, body []byte) ([]byte, error) {
+	return c.retry(ctx, http.MethodPost, route, contentType, body)
+}
+
+// retry tries a request again where that may help.
+func (c *Client) retry(ctx context.Context, method, route, contentType string, body []byte) ([]byte, error) {
 	wait := firstBackoff
 	for attempt := 1; ; attempt++ {
-		answer, err := c.once(ctx, http.MethodPost, Root+"/"+route, contentType, body)
+		answer, err := c.once(ctx, method, Root+"/"+route, contentType, body)
 		var status *StatusError
 		switch {
 		case err == nil:
 			return answer, nil
 		case attempt == attempts, ctx.Err() != nil, errors.Is(err, ErrTooSlow):
 			return nil, err
-		case errors.As(err, &status) && !status.temporary():
+		case errors.As(err, &status) && !status.Temporary():
 			return nil, err
 		}
 		select {
@@ -225,7 +221,10 @@ func (c *Client) once(ctx context.Context, method, route, contentType string, bo
 			err = fmt.Errorf("%w: no answer within %v", ErrTooSlow, limit.Round(time.Second))
 		}
 	}()
-	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(route).String(), bytes.NewReader(body))
+	route, query, _ := strings.Cut(route, "?")
+	address := c.base.JoinPath(route)
+	address.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, address.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

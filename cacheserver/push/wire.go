@@ -96,6 +96,7 @@ const (
 	CodeInternal      = "internal"
 	CodeNoSpace       = "no-space"
 	CodeUnavailable   = "unavailable"
+	CodeNotHeld       = "not-held"
 )
 
 // AppendHashes is the body of a query for chunks, and of its answer.
