@@ -99,7 +99,7 @@ type Path struct {
 	Signatures []string      // by others than this server, "name:base64"
 	CA         string        // content address, or empty
 	PushedBy   string        // who did, at most 200 bytes, or empty
-	BuildTime  time.Duration // 0: unknown
+	BuildTime  time.Duration // 0: unknown; PutPath then keeps the one that is known
 	Created    time.Time
 	Used       time.Time // last use, in whole seconds; PutPath sets it to now
 }

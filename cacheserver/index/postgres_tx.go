@@ -265,7 +265,7 @@ func (t *pgTx) putPath(p Path) ([]string, error) {
 		WHERE b.id = $4 AND c.id = $1 AND c.name IS NOT NULL FOR KEY SHARE
 		ON CONFLICT (cache, hash) DO UPDATE SET name = excluded.name, nar = excluded.nar, refs = excluded.refs,
 			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca, pushed_by = excluded.pushed_by,
-			build_time = excluded.build_time, used = greatest(paths.used, excluded.used)`,
+			build_time = coalesce(nullif(excluded.build_time, 0), paths.build_time), used = greatest(paths.used, excluded.used)`,
 		p.CacheID, p.Hash, p.Name, p.NAR.ID, notNull(p.References), p.Deriver, notNull(p.Signatures), p.CA, t.now,
 		p.PushedBy, int64(p.BuildTime)).
 		Exec(func(tag pgconn.CommandTag) error {

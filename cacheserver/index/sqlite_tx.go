@@ -269,7 +269,7 @@ func (t *sqliteTx) putPath(p Path) (absent []string, err error) {
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (cache, hash) DO UPDATE SET name = excluded.name, nar = excluded.nar, refs = excluded.refs,
 			deriver = excluded.deriver, signatures = excluded.signatures, ca = excluded.ca,
-			pushed_by = excluded.pushed_by, build_time = excluded.build_time, used = max(used, excluded.used)
+			pushed_by = excluded.pushed_by, build_time = coalesce(nullif(excluded.build_time, 0), build_time), used = max(used, excluded.used)
 		RETURNING id`,
 		p.CacheID, p.Hash, p.Name, p.NAR.ID, strings.Join(p.References, " "), p.Deriver,
 		strings.Join(p.Signatures, " "), p.CA, p.PushedBy, int64(p.BuildTime), t.now, t.now); err != nil {

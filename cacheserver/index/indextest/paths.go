@@ -62,7 +62,12 @@ func pathOverBlob(t *testing.T, x index.Index, _ func() index.Index) {
 	}
 	check()
 	want.Name, want.NAR, want.References, want.Deriver, want.Signatures, want.CA = "other", second, nil, "", nil, ""
+	known := want.BuildTime
 	want.PushedBy, want.BuildTime = "", 0
+	putPath(t, x, want)
+	want.BuildTime = known
+	check()
+	want.BuildTime = time.Minute
 	putPath(t, x, want)
 	check()
 	_, err := x.NAR(t.Context(), c.ID, first.Hash)
