@@ -1,0 +1,296 @@
+mock_provider "kubectl" {}
+
+variables {
+  namespace    = "cache"
+  image        = "registry.example.org/attic-cache:v1.2.3"
+  database     = { secret = "db-app" }
+  object_store = { endpoint = "http://minio.cache.svc", bucket = "packs", secret = "s3" }
+}
+
+run "replicas_share_a_database_and_a_bucket" {
+  command = plan
+
+  assert {
+    condition     = toset(keys(output.manifests)) == toset(["serviceaccount", "deployment", "autoscaler", "disruptionbudget", "service", "service-grpc", "networkpolicy", "servicemonitor", "prometheusrule"])
+    error_message = "The objects are ${join(", ", keys(output.manifests))}."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["deployment"]).spec.replicas)
+    error_message = "The Deployment fixes the replicas, so that each apply would undo what the autoscaler did."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["autoscaler"]).spec.minReplicas == 2 && yamldecode(output.manifests["autoscaler"]).spec.maxReplicas == 10
+    error_message = "The autoscaler does not keep 2 to 10 replicas."
+  }
+  assert {
+    condition = { for e in yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].env : e.name => try(e.value, e.valueFrom.secretKeyRef.name) } == {
+      CACHESERVER_BAZEL_RETENTION = "30d"
+      CACHESERVER_DATA            = "/data"
+      CACHESERVER_DRAIN_DELAY     = "5s"
+      CACHESERVER_DRAIN_TIME      = "90s"
+      CACHESERVER_GRPC_LISTEN     = "0.0.0.0:9092"
+      CACHESERVER_INDEX           = "db-app"
+      CACHESERVER_LISTEN          = "0.0.0.0:8080"
+      CACHESERVER_LOG_FORMAT      = "json"
+      CACHESERVER_LOG_LEVEL       = "info"
+      CACHESERVER_PACK_CACHE      = "20GiB"
+      CACHESERVER_RETENTION       = "90d"
+      CACHESERVER_S3_ENDPOINT     = "http://minio.cache.svc"
+      CACHESERVER_S3_PATH_STYLE   = "true"
+      CACHESERVER_STORAGE         = "s3://packs"
+      S3_ACCESS_KEY_ID            = "s3"
+      S3_SECRET_ACCESS_KEY        = "s3"
+      TMPDIR                      = "/tmp"
+    }
+    error_message = "The server's environment is not what it was."
+  }
+}
+
+run "the_pod_has_no_more_rights_than_it_needs" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      yamldecode(output.manifests["deployment"]).spec.template.spec.automountServiceAccountToken == false,
+      yamldecode(output.manifests["deployment"]).spec.template.spec.securityContext.runAsNonRoot,
+      yamldecode(output.manifests["deployment"]).spec.template.spec.securityContext.seccompProfile.type == "RuntimeDefault",
+      yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].securityContext.readOnlyRootFilesystem,
+      yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].securityContext.allowPrivilegeEscalation == false,
+      contains(yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].securityContext.capabilities.drop, "ALL"),
+    ])
+    error_message = "The pod is not as locked down as Pod Security's level restricted asks."
+  }
+}
+
+run "kubernetes_does_not_kill_a_server_that_drains" {
+  command = plan
+
+  variables {
+    drain = { pre_stop = 3, delay = 10, time = 120 }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["deployment"]).spec.template.spec.terminationGracePeriodSeconds > 3 + 10 + 120
+    error_message = "The grace period ends before the drain does."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].lifecycle.preStop.sleep.seconds == 3
+    error_message = "There is no pause before SIGTERM."
+  }
+}
+
+run "clusters_before_1_30_have_no_sleep" {
+  command = plan
+
+  variables {
+    drain = { pre_stop = 0 }
+  }
+
+  assert {
+    condition     = !can(yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].lifecycle)
+    error_message = "lifecycle.preStop.sleep is there, which an older API server refuses."
+  }
+}
+
+run "one_replica_on_its_own_volume" {
+  command = plan
+
+  variables {
+    single       = { size = "80Gi", storage_class = "fast" }
+    database     = null
+    object_store = null
+  }
+
+  assert {
+    condition     = contains(keys(output.manifests), "statefulset") && !contains(keys(output.manifests), "autoscaler") && output.workload == "statefulset/attic-cache"
+    error_message = "A single server is scaled: two would write one SQLite file."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["statefulset"]).spec.volumeClaimTemplates[0].spec.resources.requests.storage == "80Gi" && yamldecode(output.manifests["statefulset"]).spec.persistentVolumeClaimRetentionPolicy.whenDeleted == "Retain"
+    error_message = "The volume has another size, or goes with the server."
+  }
+  assert {
+    condition     = [for v in yamldecode(output.manifests["statefulset"]).spec.template.spec.volumes : v.name] == ["tmp"]
+    error_message = "The pod has an ephemeral volume in the place of the claim."
+  }
+}
+
+run "gateway_routes_do_not_share_a_host_name" {
+  command = plan
+
+  variables {
+    routing = { kind = "gateway", host = "attic-cache.example.org", gateway = { name = "public", namespace = "gateways", section = "https" } }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["httproute"]).spec.hostnames == ["attic-cache.example.org"] && yamldecode(output.manifests["grpcroute"]).spec.hostnames == ["attic-cache-grpc.example.org"]
+    error_message = "The routes are not for attic-cache and attic-cache-grpc."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["httproute"]).spec.rules[0].timeouts.request == "0s"
+    error_message = "The gateway's own time limit ends long answers."
+  }
+  assert {
+    condition     = output.url == "https://attic-cache.example.org" && output.grpc_host == "attic-cache-grpc.example.org"
+    error_message = "The outputs name other hosts: ${output.url}, ${output.grpc_host}."
+  }
+}
+
+run "ingress_streams_bodies_of_any_size" {
+  command = plan
+
+  variables {
+    routing = { kind = "ingress", host = "attic-cache.example.org", ingress_class = "nginx", ingress_controller = "nginx", tls_secret = "tls" }
+  }
+
+  assert {
+    condition = alltrue([
+      yamldecode(output.manifests["ingress"]).metadata.annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "0",
+      yamldecode(output.manifests["ingress"]).metadata.annotations["nginx.ingress.kubernetes.io/proxy-request-buffering"] == "off",
+      yamldecode(output.manifests["ingress"]).metadata.annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off",
+    ])
+    error_message = "The Ingress limits or buffers bodies."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["ingress-grpc"]).metadata.annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPC"
+    error_message = "The Ingress speaks HTTP/1 to the gRPC port."
+  }
+}
+
+run "traefik_speaks_h2c" {
+  command = plan
+
+  variables {
+    routing = { kind = "ingress", host = "attic-cache.example.org", ingress_controller = "traefik" }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["service-grpc"]).metadata.annotations["traefik.ingress.kubernetes.io/service.serversscheme"] == "h2c"
+    error_message = "Traefik speaks HTTP/1 to the gRPC port."
+  }
+}
+
+run "grpc_can_be_left_out" {
+  command = plan
+
+  variables {
+    routing = { kind = "gateway", host = "attic-cache.example.org", grpc_host = "", gateway = { name = "public", namespace = "gateways" } }
+  }
+
+  assert {
+    condition     = !contains(keys(output.manifests), "grpcroute") && output.grpc_host == ""
+    error_message = "There is a route for gRPC."
+  }
+}
+
+run "a_changed_configuration_is_a_rollout" {
+  command = plan
+
+  variables {
+    config        = "[[cache]]\nname = \"team\"\n"
+    config_secret = "keys"
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["config"]).data["config.toml"] == "[[cache]]\nname = \"team\"\n"
+    error_message = "The ConfigMap has another text."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["deployment"]).spec.template.metadata.annotations["attic-cache/config"] == sha256("[[cache]]\nname = \"team\"\n")
+    error_message = "The pods would go on with the old configuration."
+  }
+}
+
+run "only_named_namespaces_reach_it" {
+  command = plan
+
+  variables {
+    network = { clients = ["gateways"], monitoring = "prom", egress = [{ cidr = "10.1.2.3/32", ports = [5432] }] }
+  }
+
+  assert {
+    condition     = [for f in yamldecode(output.manifests["networkpolicy"]).spec.ingress[0].from : try(f.namespaceSelector.matchLabels["kubernetes.io/metadata.name"], "own")] == ["own", "gateways"]
+    error_message = "Other namespaces than gateways reach the server."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["networkpolicy"]).spec.egress[2].to[0].ipBlock.cidr == "10.1.2.3/32"
+    error_message = "The database elsewhere cannot be reached."
+  }
+}
+
+run "without_the_prometheus_operator" {
+  command = plan
+
+  variables {
+    monitoring = { enabled = false }
+  }
+
+  assert {
+    condition     = !contains(keys(output.manifests), "servicemonitor") && !contains(keys(output.manifests), "prometheusrule")
+    error_message = "Objects of the Prometheus operator are there although it is not."
+  }
+}
+
+run "refuses_latest" {
+  command = plan
+
+  variables {
+    image = "registry.example.org/attic-cache:latest"
+  }
+  expect_failures = [var.image]
+}
+
+run "refuses_an_image_without_a_version" {
+  command = plan
+
+  variables {
+    image = "registry.example.org:5000/attic-cache"
+  }
+  expect_failures = [var.image]
+}
+
+run "refuses_a_volume_and_a_bucket_together" {
+  command = plan
+
+  variables {
+    single = {}
+  }
+  expect_failures = [var.single]
+}
+
+run "refuses_replicas_that_share_nothing" {
+  command = plan
+
+  variables {
+    database     = null
+    object_store = null
+  }
+  expect_failures = [var.single]
+}
+
+run "refuses_fewer_replicas_at_most_than_at_least" {
+  command = plan
+
+  variables {
+    replicas = { min = 5, max = 2 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_a_gateway_without_a_name" {
+  command = plan
+
+  variables {
+    routing = { kind = "gateway", host = "attic-cache.example.org" }
+  }
+  expect_failures = [var.routing]
+}
+
+run "refuses_a_size_that_the_server_would_refuse" {
+  command = plan
+
+  variables {
+    max_size = "200 apples"
+  }
+  expect_failures = [var.max_size]
+}

@@ -1,0 +1,303 @@
+variable "name" {
+  description = "Name of the server and of its objects."
+  type        = string
+  default     = "attic-cache"
+
+  validation {
+    condition     = can(regex("^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$", var.name))
+    error_message = "name must be a DNS label of at most 40 characters: suffixes are added to it."
+  }
+}
+
+variable "namespace" {
+  description = "Namespace, which must be there."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", var.namespace))
+    error_message = "namespace must be a DNS label."
+  }
+}
+
+variable "image" {
+  description = "The server's image, as `dagger call publish-image` publishes it, by version or digest."
+  type        = string
+
+  validation {
+    condition     = can(regex("(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", var.image)) && !endswith(var.image, ":latest")
+    error_message = "image must name a version or a digest, and not latest: with latest a rollback deploys what it rolls back from."
+  }
+}
+
+variable "image_pull_secret" {
+  description = "Secret with the registry's credentials; none when null."
+  type        = string
+  default     = null
+}
+
+variable "labels" {
+  description = "Labels that all objects get beside the recommended ones."
+  type        = map(string)
+  default     = {}
+}
+
+variable "single" {
+  description = "One replica with SQLite and packs on a volume of its own, instead of replicas over a database and an object store. Volume sizes are Kubernetes quantities."
+  type = object({
+    size          = optional(string, "50Gi")
+    storage_class = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.single == null || can(regex("^[1-9][0-9]*(Gi|Ti)$", var.single.size))
+    error_message = "single.size must be a quantity such as 50Gi."
+  }
+  validation {
+    condition     = var.single != null || (var.database != null && var.object_store != null)
+    error_message = "Without single, database and object_store say where the replicas keep what they share."
+  }
+  validation {
+    condition     = var.single == null || (var.database == null && var.object_store == null)
+    error_message = "single keeps everything on its volume: leave database and object_store out."
+  }
+}
+
+variable "database" {
+  description = "Secret, and its key, with the URI of the PostgreSQL database that holds the index."
+  type = object({
+    secret = string
+    key    = optional(string, "uri")
+  })
+  default = null
+}
+
+variable "object_store" {
+  description = "S3 service and bucket that hold the packs, and the secret with its keys. Empty endpoint: AWS. ca_secret: a secret whose ca.crt signs the service's certificate."
+  type = object({
+    endpoint          = optional(string, "")
+    bucket            = string
+    prefix            = optional(string, "")
+    region            = optional(string, "")
+    path_style        = optional(bool, true)
+    secret            = string
+    access_key_id     = optional(string, "access-key-id")
+    secret_access_key = optional(string, "secret-access-key")
+    ca_secret         = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.object_store == null || can(regex("^(https?://[^/]+)?$", var.object_store.endpoint))
+    error_message = "object_store.endpoint must be a URL without a path, such as https://minio.example.org:9000."
+  }
+  validation {
+    condition     = var.object_store == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.object_store.bucket))
+    error_message = "object_store.bucket must be the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens."
+  }
+}
+
+variable "replicas" {
+  description = "How many replicas the autoscaler keeps, and the CPU use, in percent of what is requested, that it aims at."
+  type = object({
+    min = optional(number, 2)
+    max = optional(number, 10)
+    cpu = optional(number, 70)
+  })
+  default = {}
+
+  validation {
+    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min && var.replicas.max <= 100
+    error_message = "replicas must be 1 <= min <= max <= 100."
+  }
+  validation {
+    condition     = var.replicas.cpu > 0 && var.replicas.cpu <= 100
+    error_message = "replicas.cpu is a percentage, above 0 and at most 100."
+  }
+}
+
+variable "resources" {
+  description = "What a replica requests and may take. CPU has no limit, since throttling would slow every client at once."
+  type = object({
+    cpu             = optional(string, "500m")
+    memory          = optional(string, "512Mi")
+    memory_limit    = optional(string, "2Gi")
+    temporary_limit = optional(string, "2Gi")
+  })
+  default = {}
+}
+
+variable "pack_cache" {
+  description = "How much of the packs each replica keeps on a volume that lives as long as the replica, in GiB, and that volume's storage class."
+  type = object({
+    gib           = optional(number, 20)
+    storage_class = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = var.pack_cache.gib >= 1 && floor(var.pack_cache.gib) == var.pack_cache.gib
+    error_message = "pack_cache.gib must be a whole number of GiB, 1 or more."
+  }
+}
+
+variable "retention" {
+  description = "How long paths live after their last use, such as 90d; off for ever."
+  type        = string
+  default     = "90d"
+
+  validation {
+    condition     = can(regex("^([1-9][0-9]*(d|h)|off)$", var.retention))
+    error_message = "retention must be days such as 90d, hours such as 36h, or off."
+  }
+}
+
+variable "bazel_retention" {
+  description = "How long Bazel's blobs and action results live after their last use."
+  type        = string
+  default     = "30d"
+
+  validation {
+    condition     = can(regex("^([1-9][0-9]*(d|h)|off)$", var.bazel_retention))
+    error_message = "bazel_retention must be days such as 30d, hours such as 36h, or off."
+  }
+}
+
+variable "max_size" {
+  description = "How much the packs may take, such as 200GB; no limit when null. What was used longest ago goes first."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.max_size == null || can(regex("^[1-9][0-9]*(K|M|G|T)i?B$", var.max_size))
+    error_message = "max_size must be a size such as 200GB or 500GiB."
+  }
+}
+
+variable "config" {
+  description = "TOML for the server's --config: caches, and who may do what. Settings that this module makes itself go before it."
+  type        = string
+  default     = ""
+}
+
+variable "config_secret" {
+  description = "Secret with files that config names, such as hs256.key; mounted at /etc/cacheserver/secrets."
+  type        = string
+  default     = null
+}
+
+variable "log_level" {
+  description = "debug (a line for each request), info, warn or error."
+  type        = string
+  default     = "info"
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "log_level must be debug, info, warn or error."
+  }
+}
+
+variable "environment" {
+  description = "Further environment variables, such as OTEL_EXPORTER_OTLP_ENDPOINT. Not for secrets: they lie open in the Deployment."
+  type        = map(string)
+  default     = {}
+}
+
+variable "drain" {
+  description = "How a replica ends, in seconds: pre_stop until it gets SIGTERM (Kubernetes 1.30; 0 for clusters before), delay for which it goes on serving then while /readyz says no, time for which requests under way may take to end."
+  type = object({
+    pre_stop = optional(number, 2)
+    delay    = optional(number, 5)
+    time     = optional(number, 90)
+  })
+  default = {}
+
+  validation {
+    condition     = var.drain.pre_stop >= 0 && var.drain.delay >= 0 && var.drain.time > 0
+    error_message = "drain's times are seconds, none below 0."
+  }
+}
+
+variable "routing" {
+  description = "How clients reach the server: kind gateway (Gateway API), ingress or none. gRPC, which Bazel speaks, has a host name of its own, since an HTTPRoute and a GRPCRoute may not share one; null makes it from host (cache.example.org: cache-grpc.example.org), an empty one leaves gRPC out."
+  type = object({
+    kind      = optional(string, "none")
+    host      = optional(string, "")
+    grpc_host = optional(string)
+    gateway = optional(object({
+      name      = string
+      namespace = string
+      section   = optional(string)
+    }))
+    ingress_class       = optional(string)
+    ingress_controller  = optional(string, "other")
+    ingress_annotations = optional(map(string), {})
+    tls_secret          = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["gateway", "ingress", "none"], var.routing.kind)
+    error_message = "routing.kind must be gateway, ingress or none."
+  }
+  validation {
+    condition     = var.routing.kind == "none" || can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$", var.routing.host))
+    error_message = "routing.host must be a host name such as attic-cache.example.org."
+  }
+  validation {
+    condition     = var.routing.kind != "gateway" || var.routing.gateway != null
+    error_message = "routing.gateway must name the Gateway that routes attach to."
+  }
+  validation {
+    condition     = contains(["nginx", "traefik", "other"], var.routing.ingress_controller)
+    error_message = "routing.ingress_controller must be nginx, traefik or other: it decides which annotations streaming and gRPC need."
+  }
+  validation {
+    condition     = var.routing.grpc_host == null || var.routing.grpc_host == "" || var.routing.grpc_host != var.routing.host
+    error_message = "routing.grpc_host must differ from routing.host."
+  }
+}
+
+variable "network" {
+  description = "Who may reach the server, by namespace, and what it may reach beyond the pods of its own namespace and DNS. clients: namespaces of gateways and of in-cluster clients; monitoring: Prometheus's; egress: CIDRs and ports of databases and object stores elsewhere."
+  type = object({
+    enabled    = optional(bool, true)
+    clients    = optional(list(string), [])
+    monitoring = optional(string, "monitoring")
+    egress = optional(list(object({
+      cidr  = string
+      ports = list(number)
+    })), [])
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for e in var.network.egress : can(cidrhost(e.cidr, 0)) && length(e.ports) > 0])
+    error_message = "network.egress needs CIDRs such as 10.0.0.0/8, each with a port at least."
+  }
+}
+
+variable "monitoring" {
+  description = "ServiceMonitor and PrometheusRule, where the Prometheus operator's resource definitions are there; labels are those that Prometheus selects them by."
+  type = object({
+    enabled = optional(bool, true)
+    labels  = optional(map(string), {})
+  })
+  default = {}
+}
+
+variable "scheduling" {
+  description = "Where replicas run."
+  type = object({
+    node_selector  = optional(map(string), {})
+    tolerations    = optional(list(map(string)), [])
+    priority_class = optional(string)
+  })
+  default = {}
+}
+
+variable "wait" {
+  description = "Wait until the rollout is complete."
+  type        = bool
+  default     = true
+}

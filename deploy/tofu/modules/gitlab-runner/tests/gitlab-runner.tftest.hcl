@@ -1,0 +1,150 @@
+mock_provider "kubectl" {}
+
+variables {
+  name          = "runner"
+  namespace     = "runners"
+  job_namespace = "jobs"
+  type          = "docker"
+  token_secret  = "token"
+}
+
+run "docker" {
+  command = plan
+
+  assert {
+    condition     = output.tags == ["docker", "linux", "amd64"] && !output.privileged
+    error_message = "The tags are ${join(", ", output.tags)}."
+  }
+  assert {
+    condition     = strcontains(output.config.template, "privileged = false") && strcontains(output.config.template, "allow_privilege_escalation = false") && strcontains(output.config.template, "namespace = \"jobs\"")
+    error_message = "Jobs have more rights than they need: ${output.config.template}"
+  }
+  assert {
+    condition     = !can(regex("(?m)^ *token *=", output.config.template))
+    error_message = "A token stands in a ConfigMap."
+  }
+}
+
+run "dind" {
+  command = plan
+
+  variables {
+    type = "dind"
+  }
+
+  assert {
+    condition     = output.tags == ["docker", "dind", "privileged"] && output.privileged && strcontains(output.config.template, "privileged = true") && strcontains(output.config.template, "DOCKER_TLS_CERTDIR=/certs")
+    error_message = "Docker-in-Docker would not start."
+  }
+}
+
+run "rocky8" {
+  command = plan
+
+  variables {
+    type = "rocky8"
+  }
+
+  assert {
+    condition     = output.tags == ["rocky8", "rhel8", "linux"] && !output.privileged
+    error_message = "The tags are ${join(", ", output.tags)}."
+  }
+}
+
+run "rocky9" {
+  command = plan
+
+  variables {
+    type = "rocky9"
+  }
+
+  assert {
+    condition     = output.tags == ["rocky9", "rhel9", "linux"] && !output.privileged
+    error_message = "The tags are ${join(", ", output.tags)}."
+  }
+}
+
+run "nix" {
+  command = plan
+
+  variables {
+    type  = "nix"
+    cache = { url = "https://cache.example.org/main", public_key = "main-1:abc=" }
+  }
+
+  assert {
+    condition     = output.tags == ["nix", "flakes"] && !output.privileged
+    error_message = "The tags are ${join(", ", output.tags)}."
+  }
+  assert {
+    condition     = strcontains(output.config.template, "extra-substituters = https://cache.example.org/main\\nfallback = true") && strcontains(output.config.template, "extra-trusted-public-keys = main-1:abc=")
+    error_message = "Jobs do not use the cache, or do not trust it: ${output.config.template}"
+  }
+}
+
+run "a_replica_that_ends_waits_for_its_jobs" {
+  command = plan
+
+  variables {
+    stop_seconds = 1800
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["deployment"]).spec.template.spec.terminationGracePeriodSeconds > 1800 && strcontains(output.config.global, "shutdown_timeout = 1800")
+    error_message = "Jobs are killed with the replica that runs them."
+  }
+}
+
+run "scaled_by_slots" {
+  command = plan
+
+  variables {
+    concurrent = 10
+    replicas   = { min = 2, max = 4, jobs_metric = true }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["autoscaler"]).spec.metrics[0].pods.target.averageValue == "7"
+    error_message = "There is no room for the jobs that come while a replica starts."
+  }
+}
+
+run "runner_and_jobs_are_different_accounts" {
+  command = plan
+
+  assert {
+    condition     = strcontains(output.config.template, "service_account = \"runner-job\"") && strcontains(output.config.template, "automount_service_account_token = false") && yamldecode(output.manifests["rolebinding"]).subjects[0].name == "runner"
+    error_message = "Jobs may start pods."
+  }
+  assert {
+    condition     = alltrue([for c in concat(yamldecode(output.manifests["deployment"]).spec.template.spec.initContainers, yamldecode(output.manifests["deployment"]).spec.template.spec.containers) : c.securityContext.readOnlyRootFilesystem])
+    error_message = "The runner may write to its root file system."
+  }
+}
+
+run "refuses_nix_without_a_cache" {
+  command = plan
+
+  variables {
+    type = "nix"
+  }
+  expect_failures = [var.cache]
+}
+
+run "refuses_an_unknown_type" {
+  command = plan
+
+  variables {
+    type = "windows"
+  }
+  expect_failures = [var.type]
+}
+
+run "refuses_plain_http" {
+  command = plan
+
+  variables {
+    gitlab_url = "http://gitlab.example.org"
+  }
+  expect_failures = [var.gitlab_url]
+}

@@ -1,0 +1,87 @@
+mock_provider "kubectl" {}
+
+variables {
+  name      = "app"
+  namespace = "apps"
+  image     = "registry.example.org/app:1.0"
+}
+
+run "secure_by_default" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      yamldecode(output.manifests["deployment"]).spec.template.spec.securityContext.runAsNonRoot,
+      yamldecode(output.manifests["deployment"]).spec.template.spec.automountServiceAccountToken == false,
+      yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].securityContext.readOnlyRootFilesystem,
+    ])
+    error_message = "The pod has more rights than it needs."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["deployment"]).spec.replicas)
+    error_message = "The Deployment fixes the replicas, so that each apply would undo what the autoscaler did."
+  }
+  assert {
+    condition     = length(yamldecode(output.manifests["deployment"]).spec.template.spec.topologySpreadConstraints) == 2
+    error_message = "The replicas are not spread."
+  }
+}
+
+run "one_replica_has_no_budget" {
+  command = plan
+
+  variables {
+    replicas = { min = 1, max = 1 }
+  }
+
+  assert {
+    condition     = !contains(keys(output.manifests), "disruptionbudget")
+    error_message = "A budget for one replica keeps its node from being drained."
+  }
+}
+
+run "a_route_and_metrics" {
+  command = plan
+
+  variables {
+    route   = { kind = "ingress", host = "app.example.org", ingress_class = "nginx", tls_secret = "tls" }
+    metrics = { path = "/metrics" }
+    clients = ["ingress"]
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["ingress"]).spec.tls[0].hosts == ["app.example.org"] && output.url == "https://app.example.org"
+    error_message = "The route is for another host."
+  }
+  assert {
+    condition     = length(yamldecode(output.manifests["networkpolicy"]).spec.ingress[0].from) == 3
+    error_message = "The ingress controller or Prometheus is shut out."
+  }
+}
+
+run "refuses_root" {
+  command = plan
+
+  variables {
+    user = 0
+  }
+  expect_failures = [var.user]
+}
+
+run "refuses_a_port_of_root" {
+  command = plan
+
+  variables {
+    port = 80
+  }
+  expect_failures = [var.port]
+}
+
+run "refuses_a_gateway_without_a_name" {
+  command = plan
+
+  variables {
+    route = { kind = "gateway", host = "app.example.org" }
+  }
+  expect_failures = [var.route]
+}

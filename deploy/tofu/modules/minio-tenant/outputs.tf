@@ -1,0 +1,23 @@
+output "endpoint" {
+  description = "URL of the S3 service, from the same cluster."
+  value       = "http://minio.${var.namespace}.svc"
+}
+
+output "buckets" {
+  description = "The buckets."
+  value       = var.buckets
+}
+
+output "credentials" {
+  description = "Secret with the clients' keys, and what they are called in it."
+  value = {
+    secret            = "${var.name}-client"
+    access_key_id     = "CONSOLE_ACCESS_KEY"
+    secret_access_key = "CONSOLE_SECRET_KEY"
+  }
+}
+
+output "manifests" {
+  description = "The objects as YAML, by name of template. Secrets are not among them."
+  value       = { for name, text in local.manifests : name => yamlencode(yamldecode(text)) }
+}

@@ -1,0 +1,114 @@
+mock_provider "kubectl" {}
+
+variables {
+  namespace = "cache"
+}
+
+run "one_instance_without_backups" {
+  command = plan
+
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.instances == 1 && yamldecode(output.manifests["cluster"]).spec.enableSuperuserAccess == false
+    error_message = "The cluster is not one instance without superuser access."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.backup) && !contains(keys(output.manifests), "scheduledbackup")
+    error_message = "Backups go nowhere."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.primaryUpdateMethod == "restart"
+    error_message = "One instance cannot switch over: an update would wait for ever."
+  }
+}
+
+run "three_instances_with_backups" {
+  command = plan
+
+  variables {
+    instances = 3
+    storage   = { size = "20Gi", wal_size = "5Gi" }
+    backup    = { endpoint = "http://minio.cache.svc", bucket = "backups", prefix = "/db/", secret = "s3" }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.postgresql.synchronous.dataDurability == "preferred"
+    error_message = "A commit does not wait for a replica, or waits for ever when there is none."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.backup.barmanObjectStore.destinationPath == "s3://backups/db"
+    error_message = "Backups go elsewhere."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["scheduledbackup"]).spec.immediate
+    error_message = "There is nothing to restore from until the first night."
+  }
+}
+
+run "a_restore_reads_the_old_name_and_writes_the_new" {
+  command = plan
+
+  variables {
+    name         = "db-2"
+    backup       = { bucket = "backups", secret = "s3" }
+    restore_from = { name = "db-1", time = "2026-01-02T03:04:05Z" }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.externalClusters[0].barmanObjectStore.serverName == "db-1" && yamldecode(output.manifests["cluster"]).spec.bootstrap.recovery.recoveryTarget.targetTime == "2026-01-02T03:04:05Z"
+    error_message = "The restore reads from elsewhere, or to another time."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.bootstrap.initdb)
+    error_message = "A restored cluster begins empty."
+  }
+  assert {
+    condition     = output.uri_secret.secret == "db-2-app"
+    error_message = "The secret is another's."
+  }
+}
+
+run "only_clients_reach_it" {
+  command = plan
+
+  assert {
+    condition     = yamldecode(output.manifests["networkpolicy"]).spec.ingress[0].from == [{ podSelector = { matchLabels = { "app.kubernetes.io/instance" = "attic-cache" } } }]
+    error_message = "Others than the server reach the database."
+  }
+}
+
+run "refuses_a_restore_over_its_own_backups" {
+  command = plan
+
+  variables {
+    backup       = { bucket = "backups", secret = "s3" }
+    restore_from = { name = "attic-cache-db" }
+  }
+  expect_failures = [var.restore_from]
+}
+
+run "refuses_a_restore_from_nowhere" {
+  command = plan
+
+  variables {
+    restore_from = { name = "old" }
+  }
+  expect_failures = [var.restore_from]
+}
+
+run "refuses_half_an_instance" {
+  command = plan
+
+  variables {
+    instances = 1.5
+  }
+  expect_failures = [var.instances]
+}
+
+run "refuses_a_cron_line_without_seconds" {
+  command = plan
+
+  variables {
+    backup = { bucket = "backups", secret = "s3", schedule = "30 2 * * *" }
+  }
+  expect_failures = [var.backup]
+}

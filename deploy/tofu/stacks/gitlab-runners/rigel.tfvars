@@ -1,0 +1,6 @@
+cache = { url = "https://attic-cache.rigel.bates.edu/main" }
+
+runners = {
+  attic-cache-docker = { type = "docker", token_secret = "attic-cache-docker-token" }
+  attic-cache-nix    = { type = "nix", token_secret = "attic-cache-nix-token" }
+}

@@ -1,0 +1,2 @@
+domain  = "beehive.bates.edu"
+gateway = { name = "public", namespace = "gateway-system", section = "https" }
