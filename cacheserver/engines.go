@@ -10,10 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
@@ -37,16 +40,25 @@ type Config struct {
 	// Redirect sends clients to S3 itself for a NAR that is all that its pack
 	// holds.
 	Redirect bool
-	// Policy is what is collected, CollectEvery how often; 0 is never.
+	// Policy is what is collected, CollectEvery how often; 0 is never. Its HoldTime
+	// is also how long Bazel's door holds blobs, and, unless it says otherwise, its
+	// ActionRetention.
 	Policy       collect.Policy
 	CollectEvery time.Duration
 	// Auth says who may do what; its zero value lets everyone do everything.
 	Auth auth.Config
+	// Caches are there once the server is open; others stay as they are.
+	Caches []DeclaredCache
+	Limits Limits
+	Drain  Drain
 	// PublicURL is where clients reach the server, for those that are told; empty
 	// is what their own requests say.
 	PublicURL string
-	StoreDir  string       // of the paths it holds; storepath.DefaultDir when empty
-	Log       *slog.Logger // nothing is logged when nil
+	// Traces takes the spans of requests; none are made where it is nil.
+	Traces   trace.TracerProvider
+	observer *observe.Observer // nil for engines without a server
+	StoreDir string            // of the paths it holds; storepath.DefaultDir when empty
+	Log      *slog.Logger      // nothing is logged when nil
 }
 
 // Where says in a few words where the data is, without passwords.
@@ -81,6 +93,12 @@ func OpenEngines(ctx context.Context, c *Config) (_ *Engines, err error) {
 	if c.Policy.Grace == 0 {
 		c.Policy.Grace = cas.DefaultGrace
 	}
+	if c.Policy.HoldTime == 0 {
+		c.Policy.HoldTime = collect.DefaultHoldTime
+	}
+	if c.Policy.ActionRetention == 0 {
+		c.Policy.ActionRetention = c.Policy.HoldTime
+	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the data directory: %w", err)
 	}
@@ -91,6 +109,7 @@ func OpenEngines(ctx context.Context, c *Config) (_ *Engines, err error) {
 	if e.Index, err = openIndex(ctx, c); err != nil {
 		return nil, errors.Join(err, closePacks(e.Packs))
 	}
+	e.Index = c.observer.Index(e.Index)
 	e.Store = cas.New(e.Packs, e.Index, c.Policy.Grace)
 	return e, nil
 }
@@ -121,10 +140,11 @@ func openPacks(ctx context.Context, c *Config) (packstore.Store, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	far := c.observer.Packs(s3)
 	if c.PackCache == 0 {
-		return s3, nil
+		return far, nil
 	}
-	return packstore.OpenCached(filepath.Join(c.Data, "pack-cache"), c.PackCache, s3)
+	return packstore.OpenCached(filepath.Join(c.Data, "pack-cache"), c.PackCache, far)
 }
 
 func openIndex(ctx context.Context, c *Config) (index.Index, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -16,25 +17,19 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bazelcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 )
 
 // DefaultCache is the cache that is made at the first start. It answers under
 // its name and at the root.
 const DefaultCache = "main"
-
-const (
-	headerTime = 10 * time.Second
-	idleTime   = 2 * time.Minute
-	// drainTime is how long requests under way may go on once the server is
-	// told to stop.
-	drainTime = 30 * time.Second
-)
 
 // Server is an open store with its doors.
 type Server struct {
@@ -44,15 +39,23 @@ type Server struct {
 	callers   *auth.Authenticator
 	door      *nixcache.Door
 	bazel     *bazelcache.Door
+	ready     *readiness
+	observed  *observed
 }
 
-// Open opens the engines and makes the default cache at the first start. Several
-// servers, in one process or in many, may have the same engines open.
+// Open opens the engines, makes the default cache at the first start, and sees to
+// it that the declared ones are as they are declared. Several servers, in one
+// process or in many, may have the same engines open.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.StoreDir == "" {
 		c.StoreDir = storepath.DefaultDir
 	}
 	c.StoreDir = filepath.Clean(c.StoreDir)
+	c.Limits = c.Limits.orDefault()
+	if c.Drain.Time == 0 {
+		c.Drain.Time = DefaultDrainTime
+	}
+	c.observer = observe.New(c.Traces)
 	e, err := OpenEngines(ctx, &c)
 	if err != nil {
 		return nil, err
@@ -61,25 +64,34 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
+	// Before the default cache is made as it is by default: it may be declared, too.
+	if err := reconcile(ctx, e.Index, c.StoreDir, c.Caches, c.Log); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
 	publicKey, err := nixcache.EnsureCache(ctx, e.Index, DefaultCache, c.StoreDir)
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
-	return &Server{
+	s := &Server{
 		Engines: e, config: c, publicKey: publicKey, callers: callers,
-		door:  nixcache.New(e.Store, e.Index, nixcache.Config{DefaultCache: DefaultCache, PublicURL: c.PublicURL, Redirect: c.Redirect, Log: c.Log}),
-		bazel: bazelcache.New(e.Store, e.Index, bazelcache.Config{Log: c.Log, Authorize: authorizeBazel(callers)}),
-	}, nil
+		door: nixcache.New(e.Store, e.Index, nixcache.Config{
+			DefaultCache: DefaultCache, PublicURL: c.PublicURL, Redirect: c.Redirect, Upstreams: upstreamsOf(c.Caches), Log: c.Log,
+		}),
+		bazel: bazelcache.New(e.Store, e.Index, bazelcache.Config{
+			Retention: c.Policy.HoldTime, Log: c.Log, Authorize: authorizeBazel(callers),
+			Options: []grpc.ServerOption{grpc.StatsHandler(callLog{c.Log, callers}), c.observer.GRPC()},
+		}),
+		ready: newReadiness(e),
+	}
+	s.observed = newObserved(s)
+	return s, nil
 }
 
 // authorizeBazel gives to an instance the rights on the cache of its name; to the
 // one without a name, those on the default cache.
 func authorizeBazel(callers *auth.Authenticator) func(context.Context, string, bool) error {
 	return func(ctx context.Context, instance string, write bool) error {
-		subject := auth.SubjectOf(ctx)
-		if call, ok := metadata.FromIncomingContext(ctx); ok { // gRPC on a port of its own has no middleware
-			subject = callers.FromMetadata(ctx, call.Get("authorization"))
-		}
+		subject := callerOf(ctx, callers)
 		name, right := instance, auth.Pull
 		if name == "" {
 			name = DefaultCache
@@ -91,6 +103,22 @@ func authorizeBazel(callers *auth.Authenticator) func(context.Context, string, b
 	}
 }
 
+// callerOf is who makes a request to Bazel's door: gRPC on a port of its own has
+// no middleware.
+func callerOf(ctx context.Context, callers *auth.Authenticator) auth.Subject {
+	if call, ok := metadata.FromIncomingContext(ctx); ok {
+		return callers.FromMetadata(ctx, call.Get("authorization"))
+	}
+	return auth.SubjectOf(ctx)
+}
+
+// Close ends what goes on beside requests, of which there must be none any more,
+// and then the engines.
+func (s *Server) Close() error {
+	s.door.Close()
+	return s.Engines.Close()
+}
+
 // NeedsTokens is false when everyone who can reach the server may do everything.
 func (s *Server) NeedsTokens() bool { return s.callers.Enabled() }
 
@@ -100,21 +128,27 @@ func (s *Server) PublicKey() string { return s.publicKey }
 // Handler returns all routes.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", s.callers.Middleware(s.bazel.Handler(s.door.Handler())))
+	doors := atDoor(doorBazel, s.bazel.Handler(atDoor(doorNix, s.door.Handler())))
+	doors = atDoor(doorPage, s.observed.pages.Handler(doors))
+	mux.Handle("/", limitUploads(s.config.Limits.Uploads, s.callers.Middleware(withCaller(doors))))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	return logged(s.config.Log, mux)
+	mux.Handle("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", s.observed.Metrics(s.config.Log))
+	return s.observed.Handler(logged(s.config.Log, mux))
 }
 
 // Serve answers on the listener, and gRPC alone on the others, and collects, until
-// ctx is done; requests under way then have 30 s to end. It closes the listeners.
+// ctx is done. /readyz then says no, and after the drain's delay, requests under
+// way have its time to end. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.Listener) error {
 	hs := &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: headerTime,
-		IdleTimeout:       idleTime,
+		ReadHeaderTimeout: s.config.Limits.HeaderTime,
+		IdleTimeout:       s.config.Limits.IdleTime,
+		MaxHeaderBytes:    int(min(s.config.Limits.HeaderBytes, math.MaxInt32)),
 		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
 		HTTP2:             bazelcache.HTTP2(),
@@ -131,26 +165,34 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.List
 	background, stop := context.WithCancel(context.WithoutCancel(gctx))
 	g.Go(func() error { return s.door.RecordUses(background) })
 	g.Go(func() error { return s.bazel.Run(background) })
+	g.Go(func() error { return s.observed.run(background) })
+	ending, end := context.WithCancel(context.WithoutCancel(gctx))
+	defer end()
 	var calls sync.WaitGroup
 	for _, l := range onlyGRPC {
 		calls.Add(1)
 		g.Go(func() error {
 			defer calls.Done()
-			return s.bazel.ServeGRPC(gctx, l, drainTime)
+			return s.bazel.ServeGRPC(ending, l, s.config.Drain.Time)
 		})
 	}
 	if s.config.CollectEvery > 0 {
-		g.Go(func() error { return s.Collector().Schedule(gctx, s.config.CollectEvery) })
+		g.Go(func() error { return s.collector().Schedule(gctx, s.config.CollectEvery) })
 	}
 	g.Go(func() error {
 		defer stop() // what the last requests used is to be recorded, too
 		<-gctx.Done()
+		s.ready.draining.Store(true)
+		if ctx.Err() != nil { // a listener that failed leaves nothing to wait for
+			time.Sleep(s.config.Drain.Delay)
+		}
+		end()
 		defer calls.Wait()
-		drain, cancel := context.WithTimeout(context.WithoutCancel(gctx), drainTime)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(gctx), s.config.Drain.Time)
 		defer cancel()
 		if err := hs.Shutdown(drain); err != nil {
 			_ = hs.Close()
-			return fmt.Errorf("waiting for requests under way: %w", err)
+			return fmt.Errorf("requests under way were broken off after %v: %w", s.config.Drain.Time, err)
 		}
 		return nil
 	})

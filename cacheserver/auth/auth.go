@@ -55,7 +55,7 @@ func New(c Config, log *slog.Logger) (*Authenticator, error) {
 		return a, nil
 	}
 	now := func() time.Time { return a.clock.now() }
-	keys, err := c.ownKeys()
+	keys, err := c.OwnKeys()
 	if err != nil {
 		return nil, err
 	}

@@ -80,8 +80,9 @@ func (a Allow) rights() (Rights, error) {
 	return NewRights(grants...)
 }
 
-// ownKeys reads all keys of the configuration.
-func (c *Config) ownKeys() ([]Key, error) {
+// OwnKeys reads all keys that check the tokens that are made for this server, those
+// of Keys first.
+func (c *Config) OwnKeys() ([]Key, error) {
 	keys := slices.Clone(c.Keys)
 	for _, kind := range []struct {
 		name  string

@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
@@ -21,6 +23,7 @@ import (
 // upload is a set of checked frames that waits to be stored.
 type upload struct {
 	frames []pack.Frame
+	from   trace.Span // of the request
 	bytes  int64
 	done   chan error
 }
@@ -32,8 +35,15 @@ func (s *Store) Reserve(ctx context.Context, n int64) (release func(), err error
 	if err := s.budget.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
-	return func() { s.budget.Release(n) }, nil
+	s.held.Add(n)
+	return func() {
+		s.held.Add(-n)
+		s.budget.Release(n)
+	}, nil
 }
+
+// Held is how many bytes of memory are reserved now.
+func (s *Store) Held() int64 { return s.held.Load() }
 
 // PutFrames checks every frame against its chunk and stores those chunks that
 // are not stored yet. When it returns nil, all of them survive a crash; when it
@@ -50,7 +60,7 @@ func (s *Store) PutFrames(ctx context.Context, frames []pack.Frame) error {
 
 // putChecked stores frames that are known to hold their chunks.
 func (s *Store) putChecked(ctx context.Context, frames []pack.Frame) error {
-	u := &upload{frames: frames, done: make(chan error, 1)}
+	u := &upload{frames: frames, from: trace.SpanFromContext(ctx), done: make(chan error, 1)}
 	for _, f := range frames {
 		u.bytes += int64(len(f.Data))
 	}
@@ -116,10 +126,19 @@ func (s *Store) gather(first *upload) []*upload {
 	return group
 }
 
+func spans(group []*upload) []trace.Span {
+	all := make([]trace.Span, len(group))
+	for i, u := range group {
+		all[i] = u.from
+	}
+	return all
+}
+
 // write stores the frames of a group as one pack. No client's context ends it:
 // the others in the group still wait for it.
-func (s *Store) write(group []*upload) error {
-	ctx := context.Background()
+func (s *Store) write(group []*upload) (err error) {
+	ctx, end := observe.Shared(context.Background(), "write pack", spans(group))
+	defer func() { end(err) }()
 	var hashes []digest.Hash
 	for _, u := range group {
 		for _, f := range u.frames {

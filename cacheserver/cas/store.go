@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -71,6 +72,7 @@ type Store struct {
 	grace time.Duration
 
 	budget  *semaphore.Weighted
+	held    atomic.Int64 // of the budget
 	uploads chan *upload
 	closing chan struct{}
 	closed  chan struct{}

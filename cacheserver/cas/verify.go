@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 )
 
 // locateWindow is how many chunks are located at once, so that a blob's length
@@ -22,7 +24,9 @@ const locateWindow = 4096
 // inspect, which is given the blob's bytes, found nothing against them.
 //
 // Errors: *MissingChunksError, ErrMismatch, ErrDamaged, and inspect's own.
-func (s *Store) Verify(ctx context.Context, want digest.Digest, chunks []digest.Chunk, inspect func(io.Reader) error) (index.Blob, error) {
+func (s *Store) Verify(ctx context.Context, want digest.Digest, chunks []digest.Chunk, inspect func(io.Reader) error) (_ index.Blob, err error) {
+	ctx, end := observe.Span(ctx, "verify", attribute.Int64("attic_cache.bytes", want.Size), attribute.Int("attic_cache.chunks", len(chunks)))
+	defer func() { end(err) }()
 	var size int64
 	for _, c := range chunks {
 		size += int64(c.Size)

@@ -91,6 +91,7 @@ type Collector struct {
 	store  *cas.Store
 	policy Policy
 	log    *slog.Logger
+	report func(Report, error)
 }
 
 // New makes a collector. store must be one over the same packs and index.
@@ -108,8 +109,11 @@ func New(store *cas.Store, packs packstore.Store, idx index.Index, policy Policy
 			*d.value = d.unset
 		}
 	}
-	return &Collector{index: idx, packs: packs, store: store, policy: policy, log: log}
+	return &Collector{index: idx, packs: packs, store: store, policy: policy, log: log, report: func(Report, error) {}}
 }
+
+// OnReport makes Schedule tell what each collection did, and how it ended.
+func (c *Collector) OnReport(report func(Report, error)) { c.report = report }
 
 // Run collects once. index.ErrLocked: another process is collecting. The report
 // tells what was done, also when there is an error.
@@ -145,6 +149,7 @@ func (c *Collector) Schedule(ctx context.Context, interval time.Duration) error 
 		case <-turn.C:
 		}
 		r, err := c.Run(ctx)
+		c.report(r, err)
 		switch {
 		case errors.Is(err, index.ErrLocked):
 			c.log.Debug("another process is collecting")

@@ -8,17 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
 func cacheCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cache", Short: "List caches, and say how long they keep paths"}
-	cmd.AddCommand(cacheListCommand(), cacheRetentionCommand())
+	cmd := &cobra.Command{Use: "cache", Short: "Make, list, change and remove caches, and their keys"}
+	cmd.AddCommand(cacheListCommand(), cacheCreateCommand(), cacheConfigureCommand(), cacheRetentionCommand(),
+		cacheDestroyCommand(), cacheRotateKeyCommand(), cacheKeysCommand())
 	return cmd
 }
 
 func cacheListCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the caches and what the store holds",
@@ -26,7 +28,7 @@ func cacheListCommand() *cobra.Command {
 ` + enginesHelp,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			e, err := open(cmd, &c)
+			e, err := open(cmd, s)
 			if err != nil {
 				return err
 			}
@@ -37,9 +39,14 @@ func cacheListCommand() *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tSTORE\tPRIORITY\tRETENTION")
+			fmt.Fprintln(w, "NAME\tSTORE\tPRIORITY\tRETENTION\tREADABLE BY\tKEYS")
 			for _, cache := range caches {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", cache.Name, cache.StoreDir, cache.Priority, retentionText(cache.Retention))
+				readers := "who may"
+				if cache.Public {
+					readers = "all"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\n", cache.Name, cache.StoreDir, cache.Priority,
+					config.RetentionText(cache.Retention), readers, len(cache.SecretKeys))
 			}
 			if err := w.Flush(); err != nil {
 				return err
@@ -53,12 +60,12 @@ func cacheListCommand() *cobra.Command {
 			return nil
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	return cmd
 }
 
 func cacheRetentionCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	cmd := &cobra.Command{
 		Use:   "retention NAME AGE|off|global",
 		Short: "Say how long a cache keeps paths after their last use",
@@ -69,15 +76,15 @@ of serve and gc says.
 		Example: "  cacheserver cache retention main 30d",
 		Args:    exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			retention, err := parseRetention(args[1])
+			retention, err := config.ParseRetention(args[1])
 			if err != nil {
 				return usageError{fmt.Errorf("%q: %w", args[1], err)}
 			}
-			return onCache(cmd, &c, args[0], func(e *cacheserver.Engines, id int64) error {
+			return onCache(cmd, s, args[0], func(e *cacheserver.Engines, id int64) error {
 				return e.Index.Update(cmd.Context(), func(tx index.Tx) error { return tx.SetRetention(id, retention) })
 			})
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	return cmd
 }

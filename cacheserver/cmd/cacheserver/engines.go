@@ -13,68 +13,45 @@ import (
 	"github.com/spf13/pflag"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 )
 
-// envPrefix begins the environment variables that stand for flags.
-const envPrefix = "CACHESERVER_"
-
-// s3Variables stand for flags, too, by the names that deployments use.
-var s3Variables = map[string]string{
-	"s3-endpoint": "S3_ENDPOINT",
-	"s3-region":   "S3_REGION",
-	"s3-bucket":   "S3_BUCKET_NAME",
-}
-
 const enginesHelp = `
-Every flag can be given as an environment variable as well: --max-size is
-CACHESERVER_MAX_SIZE. Packs lie in the data directory, in another directory
+Every flag can be given as an environment variable as well, --max-size is
+CACHESERVER_MAX_SIZE, and most as a key of the file of --config, which has all
+that serve has: max_size. Packs lie in the data directory, in another directory
 (--storage DIR), or on S3 (--storage s3://BUCKET/PREFIX), whose keys come from
-S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or from the machine's own role; the
-bucket of --storage s3:// is S3_BUCKET_NAME. The index lies in the data
-directory, in another file, or in PostgreSQL (--index postgres://…), which
+S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, from the file, or from the machine's
+own role; the bucket of --storage s3:// is S3_BUCKET_NAME. The index lies in the
+data directory, in another file, or in PostgreSQL (--index postgres://…), which
 several servers may share.`
 
-// engineFlags are the flags that say where the data is.
-func engineFlags(f *pflag.FlagSet, c *cacheserver.Config) {
-	f.StringVar(&c.Data, "data", defaultData(), "`directory` for packs, index and caches")
-	f.StringVar(&c.Storage, "storage", "", "where packs are: a directory or s3://bucket/prefix (default in --data)")
-	f.StringVar(&c.Index, "index", "", "where the index is: a file or postgres://… (default in --data)")
-	f.StringVar(&c.S3.Endpoint, "s3-endpoint", "", "`URL` of the S3 service, such as https://minio.example.org:9000 (default AWS)")
-	f.StringVar(&c.S3.Bucket, "s3-bucket", "", "bucket of --storage s3://")
-	f.StringVar(&c.S3.Region, "s3-region", "", "region of the bucket (default as the service says)")
-	f.BoolVar(&c.S3.PathStyle, "s3-path-style", false, "name the bucket in the path rather than in the host")
-	f.StringVar(&c.S3.CAFile, "s3-ca-file", "", "PEM `file` with the certificate authority of the S3 service")
-	f.DurationVar(&c.Policy.Grace, "grace", cas.DefaultGrace, "how long uploads in flight are left alone by collection; the same for all servers of an index")
-}
-
-// fromEnvironment sets the flags that were not given from the environment.
-func fromEnvironment(cmd *cobra.Command) (err error) {
+// load sets what flags leave open: settings from the environment and the file, a
+// command's own flags from the environment.
+func load(cmd *cobra.Command, s *config.Settings) (err error) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		names := []string{envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))}
-		if name, ok := s3Variables[f.Name]; ok {
-			names = append(names, name)
+		name := "CACHESERVER_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value := os.Getenv(name)
+		if s.Has(f.Name) || f.Changed || value == "" || err != nil {
+			return
 		}
-		for _, name := range names {
-			value := os.Getenv(name)
-			if f.Changed || value == "" || err != nil {
-				continue
-			}
-			if setErr := f.Value.Set(value); setErr != nil {
-				err = usageError{fmt.Errorf("%s=%q: %w", name, value, setErr)}
-			}
-			f.Changed = true
+		if setErr := cmd.Flags().Set(f.Name, value); setErr != nil {
+			err = usageError{fmt.Errorf("%s=%q: %w", name, value, setErr)}
 		}
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.Load(os.Getenv)
 }
 
 // open opens the engines for a command that works on them beside servers.
-func open(cmd *cobra.Command, c *cacheserver.Config) (*cacheserver.Engines, error) {
-	if err := fromEnvironment(cmd); err != nil {
+func open(cmd *cobra.Command, s *config.Settings) (*cacheserver.Engines, error) {
+	if err := load(cmd, s); err != nil {
 		return nil, err
 	}
-	c.S3.AccessKeyID, c.S3.SecretAccessKey = os.Getenv("S3_ACCESS_KEY_ID"), os.Getenv("S3_SECRET_ACCESS_KEY")
+	c := &s.Server
+	c.PackCache = 0 // commands read what they read once
 	noCache := fmt.Errorf("there is no cache in %s: --data, --storage and --index say where it is, as for serve", c.Where())
 	if file := c.Index; !strings.Contains(file, "://") {
 		if file == "" {
@@ -102,14 +79,6 @@ func open(cmd *cobra.Command, c *cacheserver.Config) (*cacheserver.Engines, erro
 	return e, nil
 }
 
-func defaultData() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "attic-cache"
-	}
-	return filepath.Join(dir, "attic-cache")
-}
-
 // exactly wants n arguments.
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -122,6 +91,14 @@ func exactly(n int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// atMostOne wants an argument, or none.
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 // day prints a time as people read it.

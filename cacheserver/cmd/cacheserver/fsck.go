@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/fsck"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
@@ -22,7 +22,7 @@ var errDamage = errors.New("damage was found: --repair mends what can be mended 
 var errDropped = errors.New("some paths could not be saved and were dropped: push them again")
 
 func fsckCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	var repair bool
 	cmd := &cobra.Command{
 		Use:   "fsck",
@@ -42,7 +42,7 @@ Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
   cacheserver fsck --repair --storage s3:// --index postgres://…`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			e, err := open(cmd, &c)
+			e, err := open(cmd, s)
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
 			return nil
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is found")
 	return cmd
 }

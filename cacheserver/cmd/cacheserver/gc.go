@@ -9,15 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
 func gcCommand() *cobra.Command {
-	var c cacheserver.Config
-	var maxSize size
-	var retention age
+	s := config.New()
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc",
@@ -36,13 +34,12 @@ Exit status: 0 collected, 1 failed or another collector is at work, 2 bad usage.
   cacheserver gc --max-size 200GB --data /var/lib/attic-cache`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			e, err := open(cmd, &c)
+			e, err := open(cmd, s)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, e.Close()) }()
-			policy := collect.Policy{Grace: c.Policy.Grace, Retention: retention.policy(), MaxSize: int64(maxSize)}
-			collector := collect.New(e.Store, e.Packs, e.Index, policy, c.Log)
+			collector := e.Collector()
 			if dryRun {
 				return planCollection(cmd.Context(), collector, cmd.OutOrStdout())
 			}
@@ -55,9 +52,7 @@ Exit status: 0 collected, 1 failed or another collector is at work, 2 bad usage.
 		},
 	}
 	f := cmd.Flags()
-	engineFlags(f, &c)
-	retentionFlag(f, &retention)
-	f.Var(&maxSize, "max-size", "how much the packs may take, such as 200GB (default no limit)")
+	s.AddFlags(f, config.Engines|config.Collection)
 	f.BoolVar(&dryRun, "dry-run", false, "only say which paths would go")
 	return cmd
 }

@@ -21,12 +21,7 @@ health check of an image that holds no other program.
 
 Exit status: 0 healthy, 1 not, 2 bad usage.`,
 		Example: "  cacheserver health http://127.0.0.1:8080",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url := "http://127.0.0.1:8080"
 			if len(args) == 1 {

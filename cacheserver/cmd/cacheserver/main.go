@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 )
 
 // Exit statuses.
@@ -40,13 +42,19 @@ func run(args []string) int {
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), healthCommand(), gcCommand(), fsckCommand(), pinCommand(), pathCommand(), cacheCommand(), tokenCommand())
+	root.AddCommand(serveCommand(), healthCommand(), gcCommand(), fsckCommand(), pinCommand(), pathCommand(), cacheCommand(), tokenCommand(), configCommand())
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var faults config.Faults
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &faults):
+		for _, f := range faults {
+			fmt.Fprintf(os.Stderr, "cacheserver: %v\n", f)
+		}
+		return exitUsage
 	case errors.As(err, &usage) || cmd == root:
 		fmt.Fprintf(os.Stderr, "cacheserver: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitUsage

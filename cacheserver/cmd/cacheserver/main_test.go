@@ -95,7 +95,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	s.cmd.Args = append([]string{"cacheserver", "serve", "--listen", "127.0.0.1:0"}, args[1:]...)
 	s.cmd.Dir = ts.MkAbs(".")
 	s.cmd.Env = os.Environ()
-	for _, name := range []string{"HOME", "XDG_CACHE_HOME", "CACHESERVER_DATA", "CACHESERVER_GC_INTERVAL", "CACHESERVER_VERBOSE"} {
+	for _, name := range []string{"HOME", "XDG_CACHE_HOME", "CACHESERVER_DATA", "CACHESERVER_GC_INTERVAL", "CACHESERVER_VERBOSE", "CACHESERVER_CONFIG"} {
 		if value := ts.Getenv(name); value != "" {
 			s.cmd.Env = append(s.cmd.Env, name+"="+value)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 )
@@ -25,7 +26,7 @@ func pathCommand() *cobra.Command {
 }
 
 func pathDeleteCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	var cache string
 	var referrers bool
 	cmd := &cobra.Command{
@@ -44,7 +45,7 @@ Exit status: 0 removed, 1 something needs it, it is not there, or failed, 2 bad 
   cacheserver path delete /nix/store/…-openssl-3.0.1 --referrers`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onCache(cmd, &c, cache, func(e *cacheserver.Engines, id int64) error {
+			return onCache(cmd, s, cache, func(e *cacheserver.Engines, id int64) error {
 				hash, err := hashOf(args[0])
 				if err != nil {
 					return err
@@ -53,7 +54,7 @@ Exit status: 0 removed, 1 something needs it, it is not there, or failed, 2 bad 
 			})
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	cacheFlag(cmd.Flags(), &cache)
 	cmd.Flags().BoolVar(&referrers, "referrers", false, "remove the paths that refer to it as well")
 	return cmd
@@ -144,8 +145,8 @@ func cacheFlag(f *pflag.FlagSet, name *string) {
 }
 
 // onCache opens the engines for work on one cache.
-func onCache(cmd *cobra.Command, c *cacheserver.Config, name string, work func(e *cacheserver.Engines, cache int64) error) (err error) {
-	e, err := open(cmd, c)
+func onCache(cmd *cobra.Command, s *config.Settings, name string, work func(e *cacheserver.Engines, cache int64) error) (err error) {
+	e, err := open(cmd, s)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
@@ -25,9 +26,9 @@ pinned under it, one after the other.`,
 }
 
 func pinAddCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	var cache string
-	var expires age
+	var expires time.Duration
 	keep := 1
 	cmd := &cobra.Command{
 		Use:   "add NAME PATH",
@@ -45,14 +46,14 @@ Exit status: 0 pinned, 1 failed, 2 bad usage.`,
 			if keep < 1 {
 				return usageError{errors.New("--keep must be at least 1; pin remove removes pins")}
 			}
-			return onCache(cmd, &c, cache, func(e *cacheserver.Engines, id int64) error {
+			return onCache(cmd, s, cache, func(e *cacheserver.Engines, id int64) error {
 				hash, err := hashOf(args[1])
 				if err != nil {
 					return err
 				}
 				pin := index.Pin{CacheID: id, Name: args[0], Hash: hash}
 				if expires != 0 {
-					pin.Expires = time.Now().Add(time.Duration(expires))
+					pin.Expires = time.Now().Add(expires)
 				}
 				err = e.Index.Update(cmd.Context(), func(tx index.Tx) error { return tx.AddPin(pin, keep) })
 				if errors.Is(err, index.ErrNotFound) {
@@ -63,15 +64,15 @@ Exit status: 0 pinned, 1 failed, 2 bad usage.`,
 		},
 	}
 	f := cmd.Flags()
-	engineFlags(f, &c)
+	s.AddFlags(f, config.Engines)
 	cacheFlag(f, &cache)
-	f.Var(&expires, "expires", "when the pin ends, such as 30d (default never)")
+	f.Var(config.Age(&expires), "expires", "when the pin ends, such as 30d (default never)")
 	f.IntVar(&keep, "keep", keep, "how many revisions of the name to keep")
 	return cmd
 }
 
 func pinRemoveCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	var cache string
 	cmd := &cobra.Command{
 		Use:   "remove NAME [PATH]",
@@ -88,7 +89,7 @@ Exit status: 0 removed, 1 there is no such pin, or failed, 2 bad usage.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onCache(cmd, &c, cache, func(e *cacheserver.Engines, id int64) (err error) {
+			return onCache(cmd, s, cache, func(e *cacheserver.Engines, id int64) (err error) {
 				hash := ""
 				if len(args) == 2 {
 					if hash, err = hashOf(args[1]); err != nil {
@@ -110,13 +111,13 @@ Exit status: 0 removed, 1 there is no such pin, or failed, 2 bad usage.`,
 			})
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	cacheFlag(cmd.Flags(), &cache)
 	return cmd
 }
 
 func pinListCommand() *cobra.Command {
-	var c cacheserver.Config
+	s := config.New()
 	var cache string
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -125,7 +126,7 @@ func pinListCommand() *cobra.Command {
 ` + enginesHelp,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return onCache(cmd, &c, cache, func(e *cacheserver.Engines, id int64) error {
+			return onCache(cmd, s, cache, func(e *cacheserver.Engines, id int64) error {
 				pins, err := e.Index.Pins(cmd.Context(), id)
 				if err != nil {
 					return err
@@ -139,7 +140,7 @@ func pinListCommand() *cobra.Command {
 			})
 		},
 	}
-	engineFlags(cmd.Flags(), &c)
+	s.AddFlags(cmd.Flags(), config.Engines)
 	cacheFlag(cmd.Flags(), &cache)
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nar"
@@ -67,7 +68,7 @@ func ageStore(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: age DATA AGE")
 	}
-	by, err := parseAge(args[1])
+	by, err := config.ParseAge(args[1])
 	ts.Check(err)
 	seconds := int64(by / time.Second)
 	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(filepath.Join(args[0], "index.sqlite"))+"?_pragma=busy_timeout(10000)")

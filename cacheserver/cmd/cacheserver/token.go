@@ -15,11 +15,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 )
 
 const keysHelp = `
-The key is that of --hs256-file or --rs256-file, or else the first that one of
-these environment variables holds: CACHESERVER_TOKEN_HS256_SECRET_BASE64,
+The key is that of --hs256-file or --rs256-file, or else the first that one of the
+environment variables below holds, or that the table [auth] has in the file of
+--auth or --config. The variables:
+CACHESERVER_TOKEN_HS256_SECRET_BASE64,
 ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64, CACHESERVER_TOKEN_RS256_SECRET_BASE64,
 ATTIC_SERVER_TOKEN_RS256_SECRET_BASE64, CACHESERVER_TOKEN_RS256_PUBKEY_BASE64,
 ATTIC_SERVER_TOKEN_RS256_PUBKEY_BASE64.`
@@ -36,9 +39,14 @@ func tokenCommand() *cobra.Command {
 }
 
 // keyFlags are the flags that name a key.
-type keyFlags struct{ hs256, rs256 string }
+type keyFlags struct {
+	hs256, rs256 string
+	settings     *config.Settings
+}
 
 func (k *keyFlags) add(f *pflag.FlagSet) {
+	k.settings = config.New()
+	k.settings.AddFlags(f, config.Tokens)
 	f.StringVar(&k.hs256, "hs256-file", "", "`file` with the base64 of an HS256 key")
 	f.StringVar(&k.rs256, "rs256-file", "", "`file` with an RS256 key as PEM, or as base64 of that")
 }
@@ -52,17 +60,29 @@ func (k *keyFlags) key() (*auth.Key, error) {
 	case k.rs256 != "":
 		read, file = auth.ReadRS256, k.rs256
 	case k.hs256 == "":
-		keys, err := auth.KeysFrom(os.Getenv)
-		if err != nil || len(keys) == 0 {
-			return nil, err
-		}
-		return &keys[0], nil
+		return k.settingsKey()
 	}
 	key, err := read(file)
 	if err != nil {
 		return nil, err
 	}
 	return &key, nil
+}
+
+// settingsKey returns the first key of a server's configuration, or of the
+// environment, or nil.
+func (k *keyFlags) settingsKey() (*auth.Key, error) {
+	if err := k.settings.Load(os.Getenv); err != nil {
+		return nil, err
+	}
+	keys, err := k.settings.Server.Auth.OwnKeys()
+	if err == nil && len(keys) == 0 {
+		keys, err = auth.KeysFrom(os.Getenv)
+	}
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	return &keys[0], nil
 }
 
 type tokenOptions struct {
@@ -127,7 +147,7 @@ func (o *tokenOptions) make() (string, error) {
 	if o.expires == "" {
 		return "", usageError{errors.New("--expires is missing, such as 90d")}
 	}
-	lives, err := parseAge(o.expires)
+	lives, err := config.ParseAge(o.expires)
 	if err != nil {
 		return "", usageError{fmt.Errorf("--expires %q: want days such as 90d, hours such as 12h, or never", o.expires)}
 	}
@@ -171,12 +191,7 @@ Without a key, the signature is not checked.
 Exit status: 0 the token is good as far as it was checked, 1 it is not, or
 failed, 2 bad usage.`,
 		Example: `  cacheserver token inspect --hs256-file key <token`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token, err := tokenFrom(args, cmd.InOrStdin())
 			if err != nil {
