@@ -3,6 +3,7 @@ package flywheel
 import (
 	"context"
 	"errors"
+	"path"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
@@ -10,36 +11,37 @@ import (
 
 // build runs nix, whose output goes through as it comes.
 func (r *run) build(ctx context.Context, report *Report) error {
-	began := time.Now()
+	began := r.console.begin("build")
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	installables, err := r.installables(ctx)
 	if err != nil {
 		report.Message = err.Error()
-		r.console.step("build", began, "failed before it began")
+		r.console.fail("build", began, "failed before it began")
 		return err
 	}
-	request := nix.Request{
-		Installables: installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck,
+	var results []string
+	if r.eachByItself() {
+		results, err = r.buildEach(ctx, installables, report)
+	} else {
+		results, err = r.buildOne(ctx, nix.Request{
+			Installables: installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck, Observer: r.console,
+		})
 	}
-	results, err := r.nix.Build(ctx, request, r.console)
 	var failed *nix.BuildError
-	for errors.As(err, &failed) && failed.Crashed && r.pullLess() {
-		results, err = r.nix.Build(ctx, request, r.console)
-	}
 	switch {
 	case err == nil:
 		report.Outcome, report.Results = Built, results
 		r.console.step("build", began, "%s", count(len(results), "result"))
 	case errors.As(err, &failed):
-		report.Message = failed.Message
-		r.console.step("build", began, "failed: what was built before is pushed all the same")
+		report.Message, report.Results = failed.Message, results
+		r.console.fail("build", began, "failed: what was built before is pushed all the same")
 	case ctx.Err() != nil:
-		r.console.step("build", began, "interrupted: what was built before is pushed, for at most %v", r.DrainTime)
+		r.console.fail("build", began, "interrupted: what was built before is pushed, for at most %v", r.DrainTime)
 	default:
 		report.Message = err.Error()
-		r.console.step("build", began, "failed: %v", err)
+		r.console.fail("build", began, "failed: %v", err)
 	}
 	return err
 }
@@ -68,6 +70,11 @@ func (r *run) installables(ctx context.Context) ([]string, error) {
 func (r *run) summary(report *Report, began time.Time) {
 	r.console.step("summary", began, "%s: %d built, %d substituted, %d already there",
 		report.Outcome, report.Built, report.Substituted, report.AlreadyThere)
+	if report.TimeSaved >= 1 {
+		longest := report.Saved[0]
+		r.console.note("time saved: %s, what building the substituted paths took last time (%s: %s)",
+			duration(report.TimeSaved), path.Base(longest.Path), duration(longest.Seconds))
+	}
 	r.pushSummary(report)
 }
 

@@ -86,7 +86,7 @@ func TestResultsAreCopiedAsFilesThatNeedNoStore(t *testing.T) {
 	file(b+"/so", "library", 0o444)
 	link(b+"/more", "so")
 
-	r := &run{store: store, console: &console{out: io.Discard}}
+	r := &run{store: store, console: newConsole(nil, io.Discard)}
 	dir := t.TempDir()
 	for range 2 { // a second copy replaces the first
 		if err := r.copyResults(dir, []string{a, "/nix/store/" + hashB + "-lib"}); err != nil {
@@ -115,7 +115,7 @@ func TestResultsOfOneNameAreKeptApart(t *testing.T) {
 	store, file, _ := fakeStore(t)
 	file("/nix/store/"+hashA+"-same", "first", 0o444)
 	file("/nix/store/"+hashB+"-same", "second", 0o444)
-	r := &run{store: store, console: &console{out: io.Discard}}
+	r := &run{store: store, console: newConsole(nil, io.Discard)}
 	dir := t.TempDir()
 	if err := r.copyResults(dir, []string{"/nix/store/" + hashA + "-same", "/nix/store/" + hashB + "-same"}); err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestSymlinksInACircleEnd(t *testing.T) {
 	a, b := "/nix/store/"+hashA+"-a", "/nix/store/"+hashB+"-b"
 	link(a+"/x", b+"/y")
 	link(b+"/y", a+"/x")
-	r := &run{store: store, console: &console{out: io.Discard}}
+	r := &run{store: store, console: newConsole(nil, io.Discard)}
 	if err := r.copyResults(t.TempDir(), []string{a}); err == nil || !strings.Contains(err.Error(), "symlinks") {
 		t.Errorf("got %v, want an error about symlinks", err)
 	}
@@ -145,7 +145,7 @@ func TestTheTokenReachesNixThroughAFileOfItsOwn(t *testing.T) {
 	}
 	var out strings.Builder
 	r := &run{
-		Options: Options{Token: "s3cret"}, nix: &nix.Nix{}, console: &console{out: &out},
+		tokens: map[string]string{"https://cache.example:8443/main": "s3cret"}, nix: &nix.Nix{}, console: newConsole(nil, &out),
 		settings: nix.Settings{NetrcFile: own},
 	}
 	if err := r.useToken([]string{"https://cache.example:8443/main"}); err != nil {

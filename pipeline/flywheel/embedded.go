@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 )
@@ -48,7 +47,7 @@ func (r *run) startCache(ctx context.Context) []string {
 	if len(r.Caches) > 0 {
 		return r.Caches
 	}
-	began := time.Now()
+	began := r.console.begin("cache")
 	e, err := startEmbedded(ctx, cacheserver.Config{Data: r.Data, StoreDir: r.store.Dir, Log: r.Log})
 	if err != nil {
 		r.fault("the embedded cache server does not start: %v", err)

@@ -27,7 +27,7 @@ import (
 const goodKey = "main-1:7xaD3dvlHBTP7r7xOQAXmRSbNCSGP9qN7vpGKhbuFcQ="
 
 func newRun(out *bytes.Buffer) *run {
-	return &run{console: &console{out: out}, nix: &nix.Nix{}, store: nix.Store{Dir: "/nix/store"}}
+	return &run{console: newConsole(nil, out), nix: &nix.Nix{}, store: nix.Store{Dir: "/nix/store"}, tokens: map[string]string{}}
 }
 
 // An interrupted run pushes for a while, and no longer.
@@ -137,7 +137,7 @@ func TestPullLess(t *testing.T) {
 	r.nix.Config = []string{"extra-substituters = http://own"}
 	r.pulls, r.configured = []string{"http://own"}, []string{"https://cache.nixos.org/"}
 	for i, want := range []bool{true, true, false} {
-		if got := r.pullLess(); got != want {
+		if got := r.pullLess("nix crashed"); got != want {
 			t.Errorf("call %d: %t, want the named caches left out, then nix.conf's, then no more", i, got)
 		}
 	}
@@ -194,7 +194,7 @@ func TestWanted(t *testing.T) {
 func TestConsole(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	c := &console{out: &out}
+	c := newConsole(nil, &out)
 	c.step("closure push", time.Now(), "%s", count(1, "path"))
 	c.note("%s", count(2, "path"))
 	if want := regexp.MustCompile(`^closure push +0\.\ds  1 path\n {23}2 paths\n$`); !want.MatchString(out.String()) {
@@ -229,7 +229,7 @@ func TestReportWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"schema":1,"outcome":"built","seconds":1.5,"built":0,"substituted":0,"results":["/nix/store/x"],` +
-		`"pushed":{"paths":0,"narBytes":0,"sentBytes":0},"missing":[],"cacheErrors":[],"cache":""}`
+		`"pushed":{"paths":0,"narBytes":0,"sentBytes":0},"missing":[],"cacheErrors":[],"cache":"","timeSaved":0}`
 	if flat.String() != want {
 		t.Errorf("got %s\nwant %s", flat.String(), want)
 	}

@@ -8,6 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
 // Options say what to build and against which caches.
@@ -19,14 +22,25 @@ type Options struct {
 	NixArgs      []string // further arguments of `nix build`
 	FlakeCheck   string   // run `nix flake check` of this flake instead of a build
 	CopyOut      string   // directory to copy the results to, as files; or empty
+	GCRoot       string   // directory of symlinks that keep the results from being collected; or empty
+
+	// SkipCached neither fetches nor builds what the cache holds already.
+	SkipCached bool
+	// KeepGoing builds what can be built when something else has failed.
+	KeepGoing bool
+	// Parallel is how many installables are built at a time, each by a nix of its
+	// own, while others are evaluated; below 2, one nix builds all of them.
+	Parallel int
 
 	Caches     []string // URLs of caches; the embedded server when empty
 	PublicKeys []string // trusted for this run besides those that caches tell
-	Token      string   // for caches that want one; empty for none
-	Data       string   // the embedded server's directory
-	Bootstrap  string   // installable to realise before the build, or empty
-	// UpstreamKeys are names of keys; what they signed is not pushed.
-	UpstreamKeys []string
+	// Credentials finds the tokens of caches that want one.
+	Credentials credential.Finder
+	Data        string // the embedded server's directory
+	Bootstrap   string // installable to realise before the build, or empty
+
+	Selection     // of what is pushed
+	Jobs      int // paths sent at a time; 0: what suits the cache
 
 	NoWatch bool // push at the end only
 	Setup   bool // install Nix when it is missing
@@ -34,8 +48,10 @@ type Options struct {
 	// DrainTime bounds what is still pushed once a run was interrupted.
 	DrainTime time.Duration
 
-	Out io.Writer    // the steps and nix's own output
-	Log *slog.Logger // of the embedded server
+	// Observer is told what happens; when it is nil, plain lines go to Out.
+	Observer event.Observer
+	Out      io.Writer
+	Log      *slog.Logger // of the embedded server
 }
 
 // DefaultUpstreamKey is cache.nixos.org's: what it signed, anybody can have

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
@@ -37,7 +36,11 @@ func (r *run) startPushing(ctx context.Context) (stop func()) {
 	if r.target == nil {
 		return func() {}
 	}
-	r.pusher = pusher.New(r.target, r.store)
+	jobs := r.Jobs
+	if jobs == 0 {
+		jobs = r.target.Jobs()
+	}
+	r.pusher = pusher.New(r.target, r.store, pusher.Config{Jobs: jobs, Observer: r.console, BuildTime: r.store.BuildTime})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -66,52 +69,67 @@ func (r *run) openDatabase(ctx context.Context) error {
 // watch begins to push what becomes valid. The function that it returns ends
 // that and is to be called once.
 func (r *run) watch(ctx context.Context) (stop func()) {
-	began := time.Now()
-	nothing := func() {}
-	switch err := r.openDatabase(ctx); {
-	case err != nil:
-		r.console.step("watch", began, "off, results are pushed at the end: %v", err)
-		return nothing
+	began := r.console.begin("watch")
+	unreadable := r.openDatabase(ctx)
+	switch {
 	case r.pusher == nil:
-		r.console.step("watch", began, "off: there is no cache to push to")
-		return nothing
+		r.console.skip("watch", began, "off: there is no cache to push to")
+		return func() {}
 	case r.NoWatch:
-		r.console.step("watch", began, "off, as asked: results are pushed at the end")
-		return nothing
+		r.console.skip("watch", began, "off, as asked: results are pushed at the end")
+		return func() {}
 	}
-	w := watch.New(r.db, r.cursor, func(p nix.PathInfo) {
-		if r.wanted(p) {
+	source, closeSource, err := r.source(r.cursor, func(p nix.PathInfo) {
+		if r.wanted(p) && len(r.upstream.held(ctx, []nix.PathInfo{p})) == 0 {
 			r.pusher.Add(p)
 		}
 	})
+	if err != nil {
+		r.console.skip("watch", began, "off, results are pushed at the end: %v", err)
+		return func() {}
+	}
 	watching, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- w.Run(watching) }()
+	go func() { ended <- source.Run(watching) }()
 	r.console.step("watch", began, "each path is pushed as soon as it is valid")
+	if unreadable != nil {
+		r.console.note("by the store's locks: %v", unreadable)
+	}
 	return func() {
 		cancel()
 		err := <-ended
 		if err == nil {
-			err = w.Sweep(ctx)
+			err = source.Sweep(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		if err = errors.Join(err, closeSource()); err != nil && ctx.Err() == nil {
 			r.fault("%v", err)
 		}
 	}
 }
 
+// pathSource tells of paths as they become valid.
+type pathSource interface {
+	Run(context.Context) error
+	Sweep(context.Context) error
+}
+
+// source is a cursor on Nix's database, or, where that cannot be read, an ear on
+// the store's locks. The function that it returns is to be called once.
+func (r *run) source(cursor int64, emit func(nix.PathInfo)) (pathSource, func() error, error) {
+	if r.db != nil {
+		return watch.New(r.db, cursor, emit), func() error { return nil }, nil
+	}
+	locks, err := watch.NewLocks(r.store, r.nix.Paths, emit)
+	if err != nil {
+		return nil, nil, err
+	}
+	return locks, locks.Close, nil
+}
+
 // wanted says whether a path that became valid is worth a push by itself.
 // Derivations and sources are not: whoever evaluates has them.
 func (r *run) wanted(p nix.PathInfo) bool {
-	return !p.Derivation() && !p.Source() && !r.upstream(p)
-}
-
-// upstream says whether anybody can have a path from an upstream cache.
-func (r *run) upstream(p nix.PathInfo) bool {
-	return slices.ContainsFunc(p.Signatures, func(sig string) bool {
-		key, _, _ := strings.Cut(sig, ":")
-		return slices.Contains(r.UpstreamKeys, key)
-	})
+	return !p.Derivation() && !p.Source() && r.reason(p) == ""
 }
 
 // drain waits for what was pushed while the build ran.
@@ -119,7 +137,7 @@ func (r *run) drain(ctx context.Context) {
 	if r.pusher == nil {
 		return
 	}
-	began := time.Now()
+	began := r.console.begin("drain")
 	left := r.pusher.Progress().Queued
 	r.await(ctx, "drain")
 	p := r.pusher.Progress()
@@ -143,7 +161,7 @@ func (r *run) await(ctx context.Context, step string) {
 			return
 		case <-ticker.C:
 			p := r.pusher.Progress()
-			r.console.step(step, began, "%s to go, %s sent so far", count(p.Queued, "path"), size(r.target.SentBytes()))
+			r.console.goesOn(step, began, "%s to go, %s sent so far", count(p.Queued, "path"), size(r.target.SentBytes()))
 		}
 	}
 }
@@ -151,40 +169,51 @@ func (r *run) await(ctx context.Context, step string) {
 // closurePush is the barrier: what the results refer to is in the cache after
 // it, or named as missing. Of a failed build, it is all that became valid.
 func (r *run) closurePush(ctx context.Context, report *Report) {
-	began := time.Now()
 	closure, err := r.closure(ctx, report.Results)
 	if err != nil {
 		r.fault("the closure push does not know what to push: %v", err)
 	}
+	r.sendAll(ctx, closure, report)
+}
+
+// sendAll sends what is selected of paths, and waits until the cache holds it or
+// is known not to.
+func (r *run) sendAll(ctx context.Context, infos []nix.PathInfo, report *Report) {
+	const step = "closure push"
+	began := r.console.begin(step)
+	infos, left := r.selected(ctx, infos)
+	report.Missing = nil
 	if r.pusher == nil {
-		for _, p := range closure {
+		for _, p := range infos {
 			report.Missing = append(report.Missing, p.Path)
 		}
 		slices.Sort(report.Missing)
 		return
 	}
 	r.pusher.Revive(ctx)
-	for _, p := range closure {
+	for _, p := range infos {
 		r.pusher.Add(p)
 	}
-	r.await(ctx, "closure push")
+	r.await(ctx, step)
 	report.Missing = r.pusher.Missing()
 	if n := len(report.Missing); n > 0 {
-		r.console.step("closure push", began, "%s, %d of them missing in the cache", count(len(closure), "path"), n)
-		return
+		r.console.fail(step, began, "%s, %d of them missing in the cache", count(len(infos), "path"), n)
+	} else {
+		r.console.step(step, began, "%s, all in the cache", count(len(infos), "path"))
 	}
-	r.console.step("closure push", began, "%s, all in the cache", count(len(closure), "path"))
+	if text := leftOut(left); text != "" {
+		r.console.note("left out: %s", text)
+	}
 }
 
 // closure returns what is to be in the cache after the build, references first.
 func (r *run) closure(ctx context.Context, results []string) ([]nix.PathInfo, error) {
 	if r.db == nil {
-		infos, err := r.nix.Closure(ctx, results)
-		return slices.DeleteFunc(infos, r.upstream), err
+		return r.nix.Closure(ctx, results)
 	}
 	infos, err := r.db.Closure(ctx, results)
 	if err != nil || len(results) > 0 {
-		return slices.DeleteFunc(infos, r.upstream), err
+		return infos, err
 	}
 	infos, err = r.db.Since(ctx, r.cursor)
 	return slices.DeleteFunc(infos, func(p nix.PathInfo) bool { return !r.wanted(p) }), err
@@ -209,6 +238,7 @@ func (r *run) account(ctx context.Context, report *Report) {
 		r.console.note("counting what was built: %v", err)
 		return
 	}
+	r.saved(ctx, fresh, report)
 	derivations := map[string]bool{}
 	for _, p := range fresh {
 		switch {

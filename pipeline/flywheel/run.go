@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"sync"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
 
 // ErrNotReady is wrapped when the build could not begin: there is no nix, or
@@ -29,11 +32,21 @@ type run struct {
 	// pulls are the caches that were named and answer, configured are those
 	// substituters of nix.conf that do.
 	pulls, configured []string
+	lessMu            sync.Mutex // pulls and configured, while builds run
 	embedded          *embedded
-	target            *target        // nil where nothing is pushed
-	pusher            *pusher.Pusher // nil where target is
-	faults            []string       // of caches, but for those the pusher counts
-	secrets           string         // directory with this run's netrc, or empty
+	target            target.Target // nil where nothing is pushed
+	upstream          upstreams
+	tokens            map[string]string // of caches, by URL
+	pusher            *pusher.Pusher    // nil where target is
+	faultsMu          sync.Mutex
+	faults            []string // of caches, but for those the pusher counts
+	secrets           string   // directory with this run's netrc, or empty
+}
+
+func newRunOf(o Options) *run {
+	r := &run{Options: o, console: newConsole(o.Observer, o.Out), tokens: map[string]string{}}
+	r.upstream = upstreams{urls: o.Upstreams, fault: r.fault}
+	return r
 }
 
 // Build runs a build. Its report is never nil once nix was found; the error is
@@ -44,7 +57,7 @@ func Build(ctx context.Context, o Options) (*Report, error) {
 	if len(o.Installables) == 0 && o.File == "" && o.FlakeCheck == "" {
 		o.Installables = []string{"."}
 	}
-	r := &run{Options: o, console: &console{out: o.Out}}
+	r := newRunOf(o)
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -66,13 +79,17 @@ func Build(ctx context.Context, o Options) (*Report, error) {
 	report.Seconds = time.Since(began).Seconds()
 	r.summary(report, began)
 	if err == nil {
-		err = r.copyResults(o.CopyOut, report.Results)
+		err = errors.Join(r.link(context.WithoutCancel(ctx), report.Results), r.copyResults(o.CopyOut, report.Results))
 	}
 	return report, err
 }
 
 func (r *run) fault(format string, args ...any) {
-	r.faults = append(r.faults, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	r.faultsMu.Lock()
+	r.faults = append(r.faults, text)
+	r.faultsMu.Unlock()
+	r.console.Observe(event.CacheFault{Text: text})
 }
 
 func (r *run) close() {
@@ -132,7 +149,7 @@ func (r *run) asRoot() {
 		return
 	}
 	if _, err := user.LookupGroup(r.settings.BuildUsersGroup); err != nil {
-		r.nix.Config = append(r.nix.Config, setup.RootConfig)
+		r.nix.Configure(setup.RootConfig)
 	}
 }
 
@@ -158,14 +175,14 @@ func (r *run) setUp(ctx context.Context, needsShell bool) error {
 
 // bootstrap fetches a tool that the build wants to find, and never builds it.
 func (r *run) bootstrap(ctx context.Context) {
-	began := time.Now()
+	began := r.console.begin("bootstrap")
 	if r.Bootstrap == "" {
-		r.console.step("bootstrap", began, "skipped: no tool was asked for")
+		r.console.skip("bootstrap", began, "skipped: no tool was asked for")
 		return
 	}
 	results, err := r.nix.Realise(ctx, r.Bootstrap)
 	if err != nil {
-		r.console.step("bootstrap", began, "skipped %s: %v", r.Bootstrap, err)
+		r.console.skip("bootstrap", began, "skipped %s: %v", r.Bootstrap, err)
 		return
 	}
 	for _, p := range results {

@@ -3,31 +3,61 @@ package flywheel
 import (
 	"fmt"
 	"io"
-	"sync"
 	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
-// console prints the steps, between the lines of nix.
-type console struct {
-	mu  sync.Mutex
-	out io.Writer
+// console tells the observer of steps and of what was said meanwhile.
+type console struct{ event.Observer }
+
+// newConsole tells whoever the options name, or else writes plain lines.
+func newConsole(observer event.Observer, out io.Writer) *console {
+	if observer == nil {
+		observer = event.NewPlain(out)
+	}
+	return &console{observer}
 }
 
 // Write lets nix's output through.
 func (c *console) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.Write(b)
+	c.Observe(event.Output{Text: string(b)})
+	return len(b), nil
 }
 
-// step prints a step's line; since is when it began.
+// begin tells that a step begins and returns when.
+func (c *console) begin(name string) time.Time {
+	c.Observe(event.StepBegan{Step: name})
+	return time.Now()
+}
+
+// step tells of a step's end; since is when it began.
 func (c *console) step(name string, since time.Time, format string, args ...any) {
-	_, _ = fmt.Fprintf(c, "%-13s %7.1fs  %s\n", name, time.Since(since).Seconds(), fmt.Sprintf(format, args...))
+	c.end(name, since, event.Done, format, args...)
 }
 
-// note prints a line that belongs to the step before.
+// skip tells of a step that had nothing to do.
+func (c *console) skip(name string, since time.Time, format string, args ...any) {
+	c.end(name, since, event.Skipped, format, args...)
+}
+
+// fail tells of a step that did not do what it is for.
+func (c *console) fail(name string, since time.Time, format string, args ...any) {
+	c.end(name, since, event.Failed, format, args...)
+}
+
+func (c *console) end(name string, since time.Time, outcome event.Outcome, format string, args ...any) {
+	c.Observe(event.StepEnded{Step: name, Took: time.Since(since), Outcome: outcome, Text: fmt.Sprintf(format, args...)})
+}
+
+// goesOn tells how far a step is that takes long.
+func (c *console) goesOn(name string, since time.Time, format string, args ...any) {
+	c.Observe(event.StepGoesOn{Step: name, Took: time.Since(since), Text: fmt.Sprintf(format, args...)})
+}
+
+// note tells a line that belongs to the step before.
 func (c *console) note(format string, args ...any) {
-	_, _ = fmt.Fprintf(c, "%-23s%s\n", "", fmt.Sprintf(format, args...))
+	c.Observe(event.Note{Text: fmt.Sprintf(format, args...)})
 }
 
 // size writes a number of bytes for people.

@@ -11,13 +11,14 @@ import (
 	"os/user"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
 
 // probeTime is how long a cache may take to say that it is there.
@@ -25,51 +26,37 @@ const probeTime = 5 * time.Second
 
 // source is a cache that was asked what it is.
 type source struct {
-	url    string
-	client *push.Client // nil where nothing can be pushed
-	info   push.Info
-	err    error // it does not answer
-	// readOnly says why a cache that answers is not pushed to.
-	readOnly error
+	target.Answer
+	url string
+	err error // it does not answer
 }
 
 // probe asks every cache what it is, all at once.
-func probe(ctx context.Context, urls []string, token string) []source {
+func (r *run) probe(ctx context.Context, urls []string) []source {
 	sources := make([]source, len(urls))
+	var mu sync.Mutex
 	var g errgroup.Group
 	for i, u := range urls {
 		g.Go(func() error {
-			sources[i] = probeOne(ctx, u, token)
+			s := source{url: strings.TrimSuffix(u, "/")}
+			ctx, cancel := context.WithTimeout(ctx, probeTime)
+			defer cancel()
+			token, err := r.token(ctx, u)
+			if err != nil {
+				r.fault("cache %s: %v", s.url, err)
+			}
+			mu.Lock()
+			r.tokens[s.url] = token
+			mu.Unlock()
+			if s.Answer, err = target.Ask(ctx, u, token, r.nix); err != nil {
+				s.err = inTime(ctx, err)
+			}
+			sources[i] = s
 			return nil
 		})
 	}
 	_ = g.Wait() // none returns an error
 	return sources
-}
-
-func probeOne(ctx context.Context, u, token string) source {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	s := source{url: strings.TrimSuffix(u, "/")}
-	client, err := push.NewClient(u)
-	if err != nil {
-		s.err = err
-		return s
-	}
-	client.SetToken(token)
-	s.info, err = client.Info(ctx)
-	switch {
-	case err == nil:
-		s.client = client
-		return s
-	case errors.Is(err, push.ErrNotSpoken):
-		s.readOnly = err
-		s.err = answers(ctx, s.url)
-	default:
-		s.err = inTime(ctx, err)
-	}
-	client.Close()
-	return s
 }
 
 // answers says whether there is a binary cache at the URL, by the one file that
@@ -108,13 +95,21 @@ func inTime(ctx context.Context, err error) error {
 	return err
 }
 
+// token finds the token of a cache. The server in this process wants none.
+func (r *run) token(ctx context.Context, cache string) (string, error) {
+	if r.embedded != nil {
+		return "", nil
+	}
+	return r.Credentials.For(ctx, cache)
+}
+
 // substituters probes the caches and composes nix's settings for this run.
 func (r *run) substituters(ctx context.Context, caches []string) {
-	began := time.Now()
+	began := r.console.begin("substituters")
 	configured := r.settings.Substituters
 	var own, foreign []source
 	var g errgroup.Group
-	g.Go(func() error { own = probe(ctx, caches, r.Token); return nil })
+	g.Go(func() error { own = r.probe(ctx, caches); return nil })
 	g.Go(func() error { foreign = r.probeConfigured(ctx, configured, caches); return nil })
 	_ = g.Wait() // neither returns an error
 
@@ -126,7 +121,7 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 			continue
 		}
 		urls = append(urls, s.url)
-		for _, key := range s.info.PublicKeys {
+		for _, key := range s.PublicKeys {
 			if err := CheckKey(key); err != nil {
 				r.fault("cache %s: %v", s.url, err)
 				continue
@@ -137,7 +132,7 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 	}
 	keys = append(keys, r.PublicKeys...)
 	left := without(configured, foreign)
-	r.nix.Config = append(r.nix.Config, r.compose(urls, keys, left)...)
+	r.nix.Configure(r.compose(urls, keys, left)...)
 	r.pulls, r.configured = urls, configured
 	if left != nil {
 		r.configured = left
@@ -179,16 +174,18 @@ func CheckKey(key string) error {
 func (r *run) choose(s *source) {
 	switch {
 	case r.target != nil:
-		if s.client != nil {
-			s.client.Close()
+		if s.Target != nil {
+			s.Target.Close()
 		}
-	case s.client == nil:
-		r.console.note("%s is only pulled from: %v", s.url, s.readOnly)
-	case s.info.StoreDir != r.store.Dir:
-		r.fault("cache %s: it is for the store %s, this one is %s", s.url, s.info.StoreDir, r.store.Dir)
-		s.client.Close()
+	case s.Target == nil:
+		r.console.note("%s is only pulled from: %v", s.url, s.ReadOnly)
+	case s.StoreDir != "" && s.StoreDir != r.store.Dir:
+		r.fault("cache %s: it is for the store %s, this one is %s", s.url, s.StoreDir, r.store.Dir)
+		s.Target.Close()
 	default:
-		r.target = &target{Client: s.client, average: s.info.Chunking.Average}
+		r.target = s.Target
+		// What the cache's owner says that everybody has anyway.
+		r.UpstreamKeys = append(slices.Clone(r.UpstreamKeys), s.UpstreamKeys...)
 	}
 }
 
@@ -197,7 +194,9 @@ func (r *run) choose(s *source) {
 //
 // Nix 2.8 with fallback crashes (SubstituterDisabled leaves a function that is
 // noexcept) when a substituter fails while it is asked what it has.
-func (r *run) pullLess() bool {
+func (r *run) pullLess(why string) bool {
+	r.lessMu.Lock()
+	defer r.lessMu.Unlock()
 	from := r.pulls
 	switch {
 	case len(r.pulls) > 0:
@@ -208,8 +207,8 @@ func (r *run) pullLess() bool {
 		return false
 	}
 	// Of settings that stand twice, the later one holds, extra- ones included.
-	r.nix.Config = append(r.nix.Config, "substituters = "+strings.Join(r.configured, " "))
-	r.fault("nix crashed while it pulled from %s: the build goes on without", strings.Join(from, " "))
+	r.nix.Configure("substituters = " + strings.Join(r.configured, " "))
+	r.fault("%s while it pulled from %s: the build goes on without", why, strings.Join(from, " "))
 	r.console.note("%s", r.faults[len(r.faults)-1])
 	return true
 }

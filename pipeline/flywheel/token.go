@@ -5,14 +5,16 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// useToken makes nix send the token to the caches, too. Nix knows credentials
+// useToken makes nix send their tokens to the caches, too. Nix knows credentials
 // from a netrc file only: this run's holds the user's own entries behind ours.
 // Nothing but the file's name is ever printed or passed as an argument.
 func (r *run) useToken(urls []string) error {
-	if r.Token == "" || len(urls) == 0 {
+	urls = slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return r.tokens[u] == "" })
+	if len(urls) == 0 {
 		return nil
 	}
 	dir, err := os.MkdirTemp("", "flywheel-")
@@ -23,7 +25,7 @@ func (r *run) useToken(urls []string) error {
 	var b strings.Builder
 	for _, u := range urls {
 		if parsed, err := url.Parse(u); err == nil {
-			fmt.Fprintf(&b, "machine %s\nlogin flywheel\npassword %s\n", parsed.Hostname(), r.Token)
+			fmt.Fprintf(&b, "machine %s\nlogin flywheel\npassword %s\n", parsed.Hostname(), r.tokens[u])
 		}
 	}
 	if own, err := os.ReadFile(r.settings.NetrcFile); err == nil {
@@ -33,6 +35,6 @@ func (r *run) useToken(urls []string) error {
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		return fmt.Errorf("writing a netrc for nix: %w", err)
 	}
-	r.nix.Config = append(r.nix.Config, "netrc-file = "+file)
+	r.nix.Configure("netrc-file = " + file)
 	return nil
 }

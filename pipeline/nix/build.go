@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
 const (
@@ -33,6 +35,8 @@ type Request struct {
 	// FlakeCheck is a flake to run `nix flake check` of instead; there are no
 	// results then.
 	FlakeCheck string
+	// Observer is told of the builds and fetches; nil for none.
+	Observer event.Observer
 }
 
 // BuildError is a build that nix ended with a failure.
@@ -54,6 +58,11 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	cmd := n.Command(ctx, n.buildArgs(r)...)
 	cmd.Stdout = &stdout
 	cmd.Stderr = io.MultiWriter(out, tail)
+	var log *logReader
+	if r.observed() {
+		log = newLogReader(cmd.Stderr, r.Observer, r.Args)
+		cmd.Stderr = log
+	}
 	cmd.Stdin = os.Stdin
 	ended := make(chan struct{})
 	cmd.Cancel = func() error {
@@ -72,6 +81,9 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	cmd.WaitDelay = stopTime
 	err := cmd.Run()
 	close(ended)
+	if log != nil {
+		log.flush()
+	}
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -96,11 +108,21 @@ func aborted(exit *exec.ExitError) bool {
 	return ok && status.Signaled() && status.Signal() == syscall.SIGABRT
 }
 
+// observed says whether nix is to tell of builds in a form that can be read: not
+// where the caller chose another.
+func (r Request) observed() bool {
+	return r.Observer != nil && !slices.Contains(r.Args, "--log-format")
+}
+
 func (n *Nix) buildArgs(r Request) []string {
-	if r.FlakeCheck != "" {
-		return append([]string{"flake", "check", r.FlakeCheck}, r.Args...)
+	var format []string
+	if r.observed() {
+		format = []string{"--log-format", "internal-json"}
 	}
-	args := []string{"build", "--json"}
+	if r.FlakeCheck != "" {
+		return slices.Concat([]string{"flake", "check", r.FlakeCheck}, format, r.Args)
+	}
+	args := append([]string{"build", "--json"}, format...)
 	if r.OutLink != "" {
 		args = append(args, "--out-link", r.OutLink)
 	} else {

@@ -3,12 +3,14 @@ package nix
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	_ "modernc.org/sqlite" // the driver
 
@@ -48,8 +50,13 @@ func (p PathInfo) Substituted() bool {
 // a reader that remembers the highest id it saw misses no path that becomes
 // valid later.
 type Database struct {
-	db   *sql.DB
 	file string
+
+	mu sync.Mutex
+	db *sql.DB
+	// frozen: db is a file that is declared not to change, which does not see
+	// what lies in SQLite's log.
+	frozen bool
 }
 
 // OpenDatabase opens the database of a store. The database must exist.
@@ -57,37 +64,66 @@ func OpenDatabase(ctx context.Context, s Store) (*Database, error) {
 	if s.State == "" {
 		return nil, errors.New("the store's database is not on this machine")
 	}
-	file := s.Database()
-	if _, err := os.Stat(file); err != nil {
+	d := &Database{file: s.Database()}
+	if _, err := os.Stat(d.file); err != nil {
 		return nil, fmt.Errorf("opening Nix's database: %w", err)
 	}
 	// Where the directory cannot be written and no other process has the
 	// database open, SQLite cannot make its -shm file and only takes a file
 	// that is declared not to change. Such a connection is never kept: what
 	// others write meanwhile is seen by the next one, once it is in the file.
-	for _, mode := range []string{"mode=ro", "mode=ro&immutable=1"} {
-		dsn := (&url.URL{Scheme: "file", Path: filepath.ToSlash(file), RawQuery: mode + "&_pragma=busy_timeout(10000)"}).String()
-		db, err := sql.Open("sqlite", dsn)
-		if err != nil {
-			return nil, fmt.Errorf("opening Nix's database: %w", err)
-		}
-		if strings.Contains(mode, "immutable") {
+	db, err := d.open(ctx, "mode=ro")
+	if err != nil && ctx.Err() == nil {
+		d.frozen = true
+		if db, err = d.open(ctx, "mode=ro&immutable=1"); err == nil {
 			db.SetMaxIdleConns(-1)
 		}
-		d := &Database{db: db, file: file}
-		if _, err = d.Cursor(ctx); err == nil {
-			return d, nil
-		}
-		_ = db.Close()
-		if strings.Contains(mode, "immutable") || ctx.Err() != nil {
-			return nil, fmt.Errorf("opening Nix's database: %w", err)
-		}
 	}
-	panic("unreachable")
+	if err != nil {
+		return nil, fmt.Errorf("opening Nix's database: %w", err)
+	}
+	d.db = db
+	return d, nil
+}
+
+func (d *Database) open(ctx context.Context, mode string) (*sql.DB, error) {
+	dsn := (&url.URL{Scheme: "file", Path: filepath.ToSlash(d.file), RawQuery: mode + "&_pragma=busy_timeout(10000)"}).String()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, err
+	}
+	var id int64
+	if err := db.QueryRowContext(ctx, cursorQuery).Scan(&id); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// reader returns the connection. A frozen one is exchanged for one that sees the
+// log as soon as another process, such as the daemon at a build, has made what
+// that needs.
+func (d *Database) reader(ctx context.Context) *sql.DB {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.frozen {
+		return d.db
+	}
+	if _, err := os.Stat(d.file + "-shm"); err != nil {
+		return d.db
+	}
+	if live, err := d.open(ctx, "mode=ro"); err == nil {
+		_ = d.db.Close() // it was only read
+		d.db, d.frozen = live, false
+	}
+	return d.db
 }
 
 // Close closes the database.
-func (d *Database) Close() error { return d.db.Close() }
+func (d *Database) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.db.Close()
+}
 
 // Dir is the directory in which files change when paths become valid.
 func (d *Database) Dir() string { return filepath.Dir(d.file) }
@@ -95,11 +131,13 @@ func (d *Database) Dir() string { return filepath.Dir(d.file) }
 // Cursor returns the highest id given out so far.
 func (d *Database) Cursor(ctx context.Context) (int64, error) {
 	var id int64
-	if err := d.db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM ValidPaths").Scan(&id); err != nil {
+	if err := d.reader(ctx).QueryRowContext(ctx, cursorQuery).Scan(&id); err != nil {
 		return 0, fmt.Errorf("reading Nix's database: %w", err)
 	}
 	return id, nil
 }
+
+const cursorQuery = "SELECT coalesce(max(id), 0) FROM ValidPaths"
 
 const columns = "v.id, v.path, v.hash, coalesce(v.narSize, 0), coalesce(v.deriver, ''), coalesce(v.ultimate, 0), coalesce(v.sigs, ''), coalesce(v.ca, '')"
 
@@ -113,18 +151,57 @@ func (d *Database) Closure(ctx context.Context, paths []string) ([]PathInfo, err
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	args := make([]any, len(paths))
-	for i, p := range paths {
-		args[i] = p
-	}
 	infos, err := d.query(ctx, `WITH RECURSIVE closure(id) AS (
-			SELECT id FROM ValidPaths WHERE path IN (`+strings.TrimSuffix(strings.Repeat("?,", len(paths)), ",")+`)
+			SELECT id FROM ValidPaths WHERE path IN (SELECT value FROM json_each(?))
 			UNION SELECT r.reference FROM Refs r JOIN closure c ON r.referrer = c.id)
-		SELECT `+columns+` FROM ValidPaths v JOIN closure c ON v.id = c.id ORDER BY v.id`, args...)
+		SELECT `+columns+` FROM ValidPaths v JOIN closure c ON v.id = c.id ORDER BY v.id`, list(paths))
 	if err != nil {
 		return nil, err
 	}
 	return referencesFirst(infos), nil
+}
+
+// list is a list as one argument of a query, however long it is.
+func list(paths []string) string {
+	text, err := json.Marshal(paths)
+	if err != nil {
+		panic(err) // strings can be marshalled
+	}
+	return string(text)
+}
+
+// Paths returns those of the paths that are valid, references first.
+func (d *Database) Paths(ctx context.Context, paths []string) ([]PathInfo, error) {
+	infos, err := d.query(ctx, "SELECT "+columns+" FROM ValidPaths v WHERE v.path IN (SELECT value FROM json_each(?)) ORDER BY v.id", list(paths))
+	if err != nil {
+		return nil, err
+	}
+	return referencesFirst(infos), nil
+}
+
+// BuildClosure returns what building the paths needed, as far as it is valid
+// here: their derivations, all that those refer to, the outputs of all of them,
+// and what those refer to. References are first.
+func (d *Database) BuildClosure(ctx context.Context, paths []string) ([]PathInfo, error) {
+	infos, err := d.query(ctx, `WITH RECURSIVE needed(id) AS (
+			SELECT d.id FROM ValidPaths p JOIN ValidPaths d ON d.path = p.deriver WHERE p.path IN (SELECT value FROM json_each(?))
+			UNION SELECT r.reference FROM Refs r JOIN needed n ON r.referrer = n.id
+			UNION SELECT v.id FROM DerivationOutputs o JOIN needed n ON o.drv = n.id JOIN ValidPaths v ON v.path = o.path)
+		SELECT `+columns+` FROM ValidPaths v JOIN needed n ON v.id = n.id ORDER BY v.id`, list(paths))
+	if err != nil {
+		return nil, err
+	}
+	return referencesFirst(infos), nil
+}
+
+// Sequence returns the highest id ever given out, which collections leave as it
+// is. One that is lower than a cursor means that this is another database.
+func (d *Database) Sequence(ctx context.Context) (int64, error) {
+	var id int64
+	if err := d.reader(ctx).QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ValidPaths'").Scan(&id); err != nil {
+		return 0, fmt.Errorf("reading Nix's database: %w", err)
+	}
+	return id, nil
 }
 
 func (d *Database) query(ctx context.Context, query string, args ...any) (_ []PathInfo, err error) {
@@ -133,7 +210,7 @@ func (d *Database) query(ctx context.Context, query string, args ...any) (_ []Pa
 			err = fmt.Errorf("reading Nix's database: %w", err)
 		}
 	}()
-	tx, err := d.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := d.reader(ctx).BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}

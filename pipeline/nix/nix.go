@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
@@ -31,8 +32,19 @@ type Nix struct {
 	Path         string
 	Major, Minor int
 	// Config is added to NIX_CONFIG, behind what the caller's own says: it
-	// holds for the processes started here and for nothing else.
+	// holds for the processes started here and for nothing else. Configure adds
+	// to it while others run.
 	Config []string
+
+	mu sync.Mutex // Config
+}
+
+// Configure adds lines of nix.conf for the processes that are started from now
+// on: of settings that stand twice, the later holds.
+func (n *Nix) Configure(lines ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Config = append(n.Config, lines...)
 }
 
 // Find looks for nix in PATH and where a fresh installation puts it.
@@ -84,19 +96,41 @@ func (n *Nix) Newer(major, minor int) bool {
 // Command prepares a run of nix. The caller sets what it reads and writes.
 func (n *Nix) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, n.Path, args...)
-	cmd.Env = append(os.Environ(), "NIX_CONFIG="+n.config())
+	cmd.Env = append(os.Environ(), n.Environ()...)
+	return cmd
+}
+
+// program prepares a run of one of nix's older programs, which lie beside it.
+func (n *Nix) program(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := n.Command(ctx, args...)
+	path := filepath.Join(filepath.Dir(n.Path), name)
+	if _, err := os.Stat(path); err != nil {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+		}
+	}
+	cmd.Path, cmd.Args[0], cmd.Err = path, name, nil
+	return cmd
+}
+
+// Environ are the variables that make a nix which somebody else starts work as
+// those that Command prepares.
+func (n *Nix) Environ() []string {
+	env := []string{"NIX_CONFIG=" + n.config()}
 	if os.Getenv("NIX_SSL_CERT_FILE") == "" && os.Getenv("SSL_CERT_FILE") == "" {
 		home, _ := os.UserHomeDir() // without one, its profile is not looked at
 		if file := setup.CertFile(home); file != "" {
-			cmd.Env = append(cmd.Env, "NIX_SSL_CERT_FILE="+file)
+			env = append(env, "NIX_SSL_CERT_FILE="+file)
 		}
 	}
-	return cmd
+	return env
 }
 
 // config is the user's NIX_CONFIG with ours behind it: of a setting that stands
 // twice, Nix takes the later one.
 func (n *Nix) config() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	lines := append([]string{"extra-experimental-features = nix-command flakes"}, n.Config...)
 	if own := os.Getenv("NIX_CONFIG"); own != "" {
 		lines = append([]string{own}, lines...)

@@ -10,22 +10,20 @@ package pusher
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 )
 
 const (
-	// jobs is how many paths are sent at a time.
-	jobs = 4
+	// DefaultJobs is how many paths are sent at a time.
+	DefaultJobs = 4
 	// askAtOnce is how many paths one question to the cache is about.
 	askAtOnce = 1000
 	// tooMany failures in a row mean that the cache is away.
@@ -34,23 +32,21 @@ const (
 	askAgain = 5 * time.Second
 )
 
-// Target is a cache that takes paths.
-type Target interface {
-	// MissingPaths returns those of the 32-character hashes that the cache
-	// lacks.
-	MissingPaths(ctx context.Context, hashes []string) ([]string, error)
-	// Upload sends what the cache lacks of a NAR's contents, which dump
-	// writes. Commit then makes the path visible.
-	Upload(ctx context.Context, size int64, dump func(io.Writer) error) ([]digest.Chunk, error)
-	Commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest.Chunk) error
-	// Probe returns nil when the cache answers.
-	Probe(ctx context.Context) error
+// Config says how a Pusher pushes.
+type Config struct {
+	Jobs     int            // paths sent at a time; DefaultJobs when 0
+	Observer event.Observer // nil for none
+	// BuildTime returns what building a path took, or 0; nil where nobody knows.
+	BuildTime func(nix.PathInfo) time.Duration
 }
 
 // Pusher pushes to one cache. Its methods may be called from any goroutine.
 type Pusher struct {
-	target Target
-	store  nix.Store
+	target    Target
+	store     nix.Store
+	jobs      int
+	observer  event.Observer
+	buildTime func(nix.PathInfo) time.Duration
 
 	mu      sync.Mutex
 	changed *sync.Cond // broadcast whenever a field below changes
@@ -93,8 +89,17 @@ const (
 )
 
 // New makes a pusher; Run does its work.
-func New(target Target, store nix.Store) *Pusher {
-	p := &Pusher{target: target, store: store, items: map[string]*item{}, closing: make(chan struct{})}
+func New(target Target, store nix.Store, c Config) *Pusher {
+	p := &Pusher{
+		target: target, store: store, jobs: c.Jobs, observer: c.Observer, buildTime: c.BuildTime,
+		items: map[string]*item{}, closing: make(chan struct{}),
+	}
+	if p.jobs == 0 {
+		p.jobs = DefaultJobs
+	}
+	if p.observer == nil {
+		p.observer = event.Discard
+	}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }
@@ -142,7 +147,7 @@ func (p *Pusher) Run(ctx context.Context) {
 		p.dispatch(ctx, work)
 		return nil
 	})
-	for range jobs {
+	for range p.jobs {
 		g.Go(func() error {
 			for it := range work {
 				// Others may have failed while it waited for a hand.
@@ -238,6 +243,9 @@ func (p *Pusher) take(ctx context.Context) []*item {
 func (p *Pusher) settle(ctx context.Context, it *item, sent bool, err error) {
 	if sent && err != nil {
 		p.failure(ctx, err)
+	}
+	if !sent && err == nil {
+		p.observer.Observe(event.PathHeld{Path: it.Path})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -82,7 +82,7 @@ type cache struct {
 
 func newCache(store nix.Store) *cache {
 	c := &cache{has: map[string]bool{}, took: map[string]bool{}, answer: func(context.Context, string, string) error { return nil }}
-	c.pusher = New(c, store)
+	c.pusher = New(c, store, Config{})
 	return c
 }
 
@@ -124,7 +124,18 @@ func (c *cache) MissingPaths(ctx context.Context, hashes []string) ([]string, er
 	return slices.DeleteFunc(slices.Clone(hashes), func(h string) bool { return c.has[h] }), nil
 }
 
-func (c *cache) Upload(ctx context.Context, size int64, dump func(io.Writer) error) ([]digest.Chunk, error) {
+func (c *cache) Send(ctx context.Context, p Path) error {
+	chunks, err := c.upload(ctx, p.NarSize, p.Dump)
+	if err == nil {
+		err = p.Ready(ctx)
+	}
+	if err == nil {
+		err = c.commit(ctx, p.NarInfo, chunks)
+	}
+	return err
+}
+
+func (c *cache) upload(ctx context.Context, size int64, dump func(io.Writer) error) ([]digest.Chunk, error) {
 	var b bytes.Buffer
 	if err := dump(&b); err != nil {
 		return nil, err
@@ -147,7 +158,7 @@ func (c *cache) Upload(ctx context.Context, size int64, dump func(io.Writer) err
 	return []digest.Chunk{{Hash: digest.Of(b.Bytes()), Size: uint32(b.Len())}}, nil
 }
 
-func (c *cache) Commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest.Chunk) error {
+func (c *cache) commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest.Chunk) error {
 	name := nameOf(n.StorePath)
 	c.note("commit", name)
 	if err := n.Check("/nix/store"); err != nil {
@@ -427,9 +438,9 @@ func TestACacheThatIsAway(t *testing.T) {
 		requests int // of those before it is left alone, at most
 	}{
 		"questions fail":     {"missing", reset, 1},
-		"uploads fail":       {"upload", reset, tooMany + jobs - 1},
-		"commits fail":       {"commit", reset, tooMany + jobs - 1},
-		"one is much slower": {"upload", fmt.Errorf("%w: no answer within 15s", push.ErrTooSlow), jobs},
+		"uploads fail":       {"upload", reset, tooMany + DefaultJobs - 1},
+		"commits fail":       {"commit", reset, tooMany + DefaultJobs - 1},
+		"one is much slower": {"upload", fmt.Errorf("%w: no answer within 15s", push.ErrTooSlow), DefaultJobs},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

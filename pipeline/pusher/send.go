@@ -5,28 +5,57 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nar"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 )
 
+// tellEach is after how many bytes of a NAR the observer is told.
+const tellEach = 1 << 20
+
 // push sends one path: its contents at once, its name after its references.
-func (p *Pusher) push(ctx context.Context, it *item) error {
-	chunks, err := p.target.Upload(ctx, it.NarSize, func(w io.Writer) error {
-		return nar.Dump(w, p.store.RealPath(it.Path))
-	})
-	if err == nil {
-		err = p.awaitReferences(ctx, it)
+func (p *Pusher) push(ctx context.Context, it *item) (err error) {
+	began := time.Now()
+	p.observer.Observe(event.PathPushing{Path: it.Path, NarSize: it.NarSize})
+	defer func() {
+		p.observer.Observe(event.PathPushed{Path: it.Path, NarSize: it.NarSize, Took: time.Since(began), Err: err})
+	}()
+	sent := Path{
+		NarInfo: narinfoOf(it.PathInfo),
+		Dump: func(w io.Writer) error {
+			return nar.Dump(&telling{Writer: w, observer: p.observer, path: it.Path, size: it.NarSize}, p.store.RealPath(it.Path))
+		},
+		Ready: func(ctx context.Context) error { return p.awaitReferences(ctx, it) },
 	}
-	if err == nil {
-		err = p.target.Commit(ctx, narinfoOf(it.PathInfo), chunks)
+	if p.buildTime != nil {
+		sent.BuildTime = p.buildTime(it.PathInfo)
 	}
-	if err != nil {
+	if err := p.target.Send(ctx, sent); err != nil {
 		return &pathError{path: it.Path, err: err}
 	}
 	return nil
+}
+
+// telling tells the observer how much of a NAR has passed.
+type telling struct {
+	io.Writer
+	observer         event.Observer
+	path             string
+	size, done, told int64
+}
+
+func (t *telling) Write(b []byte) (int, error) {
+	n, err := t.Writer.Write(b)
+	t.done += int64(n)
+	if t.done-t.told >= tellEach {
+		t.told = t.done
+		t.observer.Observe(event.PathSent{Path: t.path, Bytes: t.done, NarSize: t.size})
+	}
+	return n, err
 }
 
 // awaitReferences waits for the tries of references that run and were begun

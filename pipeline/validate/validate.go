@@ -13,14 +13,34 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/check"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/scan"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/tofu"
 )
 
-// Checks returns what is to be checked of the source in dir. options are those
-// of the builds that checks make.
-func Checks(dir string, options flywheel.Options) []check.Check {
-	return []check.Check{
-		{Name: "flake", Run: func(ctx context.Context, out io.Writer) error { return flake(ctx, dir, options, out) }},
+// Options say what to look at.
+type Options struct {
+	Dir   string
+	Build flywheel.Options // of the builds that checks make
+	Base  string           // git revision; of OpenTofu's modules, only what changed since; empty for all
+	Tofu  string           // the program; empty for tofu in PATH
+	Scan  bool             // look for secrets and security faults, too
+}
+
+// Checks returns what is to be checked. Where a workspace of Bazel has rules that
+// validate, they do; its cache knows what did not change.
+func Checks(ctx context.Context, o Options) []check.Check {
+	checks := []check.Check{
+		{Name: "flake", Run: func(ctx context.Context, out io.Writer) error { return flake(ctx, o.Dir, o.Build, out) }},
 	}
+	if hasBazelRules(o.Dir) {
+		checks = append(checks, check.Check{Name: "bazel", Run: func(ctx context.Context, out io.Writer) error { return bazelTests(ctx, o.Dir, out) }})
+	} else {
+		checks = append(checks, tofu.Checks(ctx, tofu.Options{Dir: o.Dir, Base: o.Base, Tofu: o.Tofu})...)
+	}
+	if o.Scan {
+		checks = append(checks, scan.Checks(o.Dir)...)
+	}
+	return checks
 }
 
 // flake is `nix flake check`, with the cache as for any other build: what it

@@ -14,6 +14,7 @@ import (
 
 type buildOptions struct {
 	flywheel.Options
+	reporting
 	report       string
 	markdown     string
 	requireCache bool
@@ -46,7 +47,8 @@ Exit status:
 		Example: `  flywheel build --setup ./pipeline/examples/chain
   flywheel build .#app .#tests --cache https://cache.example.org/main
   flywheel build -f default.nix app --report report.json
-  flywheel build . -- --print-build-logs --keep-going`,
+  flywheel build . --all --skip-cached --keep-going --out ./artifacts
+  flywheel build . -- --print-build-logs`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if i := cmd.ArgsLenAtDash(); i >= 0 {
 				args, o.NixArgs = args[:i], args[i:]
@@ -60,9 +62,14 @@ Exit status:
 		},
 	}
 	cacheFlags(cmd, &o.Options)
+	o.reporting.flags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.File, "file", "f", "", "Nix `file` whose attributes the installables are")
-	f.BoolVar(&o.All, "all", false, "build all packages, checks and development shells of the flakes")
+	f.BoolVar(&o.All, "all", false, "build all packages, checks, development shells and NixOS configurations of the flakes, for this system")
+	f.BoolVar(&o.SkipCached, "skip-cached", false, "neither fetch nor build what the cache holds already")
+	f.BoolVarP(&o.KeepGoing, "keep-going", "k", false, "when something fails, build what can be built all the same")
+	f.IntVar(&o.Parallel, "parallel", 0, "how many installables to build at a time, each by itself, while others are evaluated (default with --all, --skip-cached or --keep-going 2)")
+	f.StringVar(&o.GCRoot, "gc-root", "", "`directory` of links to the results, which keep them from being collected")
 	f.StringVarP(&o.OutLink, "out-link", "o", "", "`symlink` to make to the results")
 	f.StringVar(&o.CopyOut, "out", "", "`directory` to copy the results to, as files that need no Nix")
 	f.StringVar(&o.Bootstrap, "bootstrap", "", "`installable` to fetch from the caches first; it is never built")
@@ -83,11 +90,22 @@ func (o *buildOptions) check() error {
 	if o.All && o.File != "" {
 		return errors.New("--all is about flakes, --file about a file")
 	}
-	return errors.Join(checkCaches(&o.Options), checkFile("report", o.report), checkFile("summary", o.markdown))
+	if o.Parallel < 0 {
+		return fmt.Errorf("--parallel %d: want 1 or more", o.Parallel)
+	}
+	return errors.Join(checkCaches(&o.Options), checkFile("report", o.report), checkFile("summary", o.markdown), o.reporting.check())
 }
 
 func build(cmd *cobra.Command, o buildOptions) error {
+	watched, err := o.reporting.begin(cmd, o.Credentials)
+	if err != nil {
+		return err
+	}
+	o.Observer = watched
 	report, err := flywheel.Build(cmd.Context(), o.Options)
+	if e := watched.finish(cmd.Context(), report); e != nil && err == nil {
+		err = e
+	}
 	if report == nil {
 		return err
 	}

@@ -10,12 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
 
 // tokenVariable holds the token for caches that want one: never a flag, which
 // any process on the machine could read.
-const tokenVariable = "ATTIC_TOKEN"
+const tokenVariable = credential.TokenVariable
 
 // cacheFlags adds the flags that every command has which meets a cache.
 func cacheFlags(cmd *cobra.Command, o *flywheel.Options) {
@@ -24,6 +26,12 @@ func cacheFlags(cmd *cobra.Command, o *flywheel.Options) {
 	f.StringVar(&o.Data, "data", defaultData(), "`directory` of the embedded server's data")
 	f.StringArrayVar(&o.PublicKeys, "trusted-public-key", nil, "`key` of a cache that does not tell its own (repeatable)")
 	f.StringArrayVar(&o.UpstreamKeys, "upstream-key", []string{flywheel.DefaultUpstreamKey}, "`name` of a key; what it signed is not pushed (repeatable)")
+	f.StringArrayVar(&o.Upstreams, "upstream", nil, "`URL` of a cache; what it holds is not pushed (repeatable)")
+	f.Var((*regexps)(&o.Exclude), "exclude", "`regular expression`; store paths that it matches are not pushed (repeatable)")
+	f.Var((*byteSize)(&o.MaxNarSize), "max-nar-size", "`size`, such as 2GiB; larger paths are not pushed")
+	f.IntVarP(&o.Jobs, "jobs", "j", 0, "how many paths are pushed at a time (default what suits the cache)")
+	f.StringVar(&o.Credentials.File, "token-file", "", "`file` with the token for the caches (default "+credential.TokenVariable+", netrc, the job's own identity)")
+	f.StringVar(&o.Credentials.Audience, "audience", "", "whom an ID token of GitHub is made for (default the cache's scheme and host)")
 	f.BoolVar(&o.Setup, "setup", false, "install Nix when it is missing")
 	o.DrainTime = flywheel.DefaultDrainTime
 }
@@ -31,9 +39,17 @@ func cacheFlags(cmd *cobra.Command, o *flywheel.Options) {
 // checkCaches finds what is wrong with cacheFlags' values.
 func checkCaches(o *flywheel.Options) error {
 	for _, c := range o.Caches {
-		if _, err := push.NewClient(c); err != nil {
+		if err := target.Check(c); err != nil {
 			return fmt.Errorf("--cache: %w", err)
 		}
+	}
+	for _, u := range o.Upstreams {
+		if _, err := push.NewClient(u); err != nil {
+			return fmt.Errorf("--upstream: %w", err)
+		}
+	}
+	if o.Jobs < 0 {
+		return fmt.Errorf("--jobs %d: want 1 or more", o.Jobs)
 	}
 	for _, key := range o.PublicKeys {
 		if err := flywheel.CheckKey(key); err != nil {
@@ -50,7 +66,7 @@ func checkCaches(o *flywheel.Options) error {
 func surroundings(cmd *cobra.Command, o *flywheel.Options) {
 	o.Out = cmd.ErrOrStderr()
 	o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-	o.Token = os.Getenv(tokenVariable)
+	o.Credentials = credential.New(o.Credentials.File, o.Credentials.Audience)
 }
 
 func defaultData() string {

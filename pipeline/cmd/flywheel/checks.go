@@ -10,21 +10,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/check"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/reporter"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/scan"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/validate"
 )
 
 // checkFiles are where the results of checks are written, besides the screen.
-type checkFiles struct{ report, markdown string }
+type checkFiles struct{ report, markdown, junit string }
 
 func (c *checkFiles) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.report, "report", "", "`file` to write the results to, as JSON")
+	cmd.Flags().StringVar(&c.junit, "junit", "", "`file` to write the results to, as JUnit's XML")
 	cmd.Flags().StringVar(&c.markdown, "summary", "", "`file` to write the results to, as Markdown")
 }
 
 func (c *checkFiles) check() error {
-	return errors.Join(checkFile("report", c.report), checkFile("summary", c.markdown))
+	return errors.Join(checkFile("report", c.report), checkFile("summary", c.markdown), checkFile("junit", c.junit))
 }
 
 // checkReport is the JSON form of results.
@@ -63,6 +63,15 @@ func runChecks(cmd *cobra.Command, files checkFiles, checks []check.Check) error
 			return fmt.Errorf("writing the report: %w", err)
 		}
 	}
+	if files.junit != "" {
+		text, err := reporter.ChecksJUnit(cmd.Name(), results)
+		if err == nil {
+			err = os.WriteFile(files.junit, text, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("writing the results as JUnit's XML: %w", err)
+		}
+	}
 	if files.markdown != "" {
 		if err := os.WriteFile(files.markdown, []byte(results.Markdown()), 0o644); err != nil {
 			return fmt.Errorf("writing the summary: %w", err)
@@ -78,41 +87,6 @@ func runChecks(cmd *cobra.Command, files checkFiles, checks []check.Check) error
 		return &exitError{exitChecks, fmt.Errorf("failed: %s", strings.Join(failed, ", "))}
 	}
 	return nil
-}
-
-func validateCommand() *cobra.Command {
-	var o flywheel.Options
-	var files checkFiles
-	cmd := &cobra.Command{
-		Use:   "validate [DIRECTORY]",
-		Short: "Check sources before anything is deployed from them",
-		Long: `Checks what the directory holds, "." when none is given: a flake.nix gets
-"nix flake check", with the cache as in a build. All checks run even when one
-fails.
-
-Exit status:
-  0    nothing failed
-  2    bad usage
-  10   a check failed; the table names it
-  130  interrupted by SIGINT (143 by SIGTERM)`,
-		Example: `  flywheel validate
-  flywheel validate ./infra --cache https://cache.example.org/main --report checks.json`,
-		Args: func(_ *cobra.Command, args []string) error {
-			_, err := sourceDir(args)
-			return usageOf(errors.Join(err, checkCaches(&o), files.check()))
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			surroundings(cmd, &o)
-			dir, err := sourceDir(args)
-			if err != nil {
-				return usage(err)
-			}
-			return runChecks(cmd, files, validate.Checks(dir, o))
-		},
-	}
-	cacheFlags(cmd, &o)
-	files.flags(cmd)
-	return cmd
 }
 
 func testCommand() *cobra.Command {

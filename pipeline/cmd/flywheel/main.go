@@ -25,19 +25,27 @@ const (
 	exitUsage         = 2
 	exitNotReady      = 3 // no nix that can be used
 	exitNoEnvironment = 4 // the ref is deployed nowhere
+	exitProblem       = 5 // doctor found one
 	exitChecks        = 10
 	exitFailed        = 20
 	exitNoCache       = 21 // built, but with --require-cache and a fault of the cache
 	exitUnhealthy     = 40 // the cache that was deployed
 )
 
-// exitError is an error with the status that the process is to end with.
+// exitError is an error with the status that the process is to end with. It has no
+// err where a command that was run has told why.
 type exitError struct {
 	status int
 	err    error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
 func (e *exitError) Unwrap() error { return e.err }
 
 func usage(err error) error { return &exitError{exitUsage, err} }
@@ -96,13 +104,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(buildCommand(), pushCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand())
+	root.AddCommand(buildCommand(), pushCommand(), watchCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand(), bazelrcCommand(), execCommand(), useCommand(), doctorCommand(), warmCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	return status(ctx, cmd, err, stderr)
 }
 
 // status says what an error means to whoever called the command.
 func status(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
+	var end *stopped
+	if errors.As(err, &end) {
+		if end.err != nil {
+			fmt.Fprintf(stderr, "flywheel: %v\n", end)
+		}
+		return end.status
+	}
 	var signalled interrupted
 	if errors.As(context.Cause(ctx), &signalled) {
 		return signalled.status()
@@ -112,6 +127,9 @@ func status(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 	case err == nil:
 		return exitOK
 	case errors.As(err, &exit):
+		if exit.err == nil {
+			return exit.status
+		}
 	case errors.Is(err, flywheel.ErrNotReady):
 		exit = &exitError{exitNotReady, err}
 	case !cmd.HasParent():

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -66,16 +67,44 @@ func awaitNextSecond(s *scriptState) {
 }
 
 // cmdFiles serves a directory of files as a cache that cannot be pushed to:
-// files NAME. The directory is $WORK/NAME.
+// files NAME [writable]. The directory is $WORK/NAME. A writable one takes files
+// by PUT, and nothing more.
 func cmdFiles(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: files NAME")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: files NAME [writable]")
 	}
 	s := &scriptServer{release: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
-	s.http = httptest.NewServer(s.handler(http.FileServer(http.Dir(filepath.Join(ts.Getenv("WORK"), args[0])))))
+	dir := filepath.Join(ts.Getenv("WORK"), args[0])
+	serve := http.FileServer(http.Dir(dir))
+	if len(args) == 2 {
+		serve = takesFiles(dir, serve)
+	}
+	s.http = httptest.NewServer(s.handler(serve))
 	stateOf(ts).servers[args[0]] = s
 	ts.Setenv(args[0], s.http.URL)
+}
+
+func takesFiles(dir string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPut {
+			next.ServeHTTP(w, r)
+			return
+		}
+		file := filepath.Join(dir, filepath.FromSlash(path.Clean(r.URL.Path)))
+		text, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(file), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(file, text, 0o644)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+	})
 }
 
 func (s *scriptServer) handler(next http.Handler) http.Handler {
@@ -149,6 +178,7 @@ func serverOf(ts *testscript.TestScript, name string) *scriptServer {
 //	slow DURATION  each answer takes so long
 //	key KEY        that its public key is another, a string of JSON
 //	hold           not at all, to those who push
+//	attic          as an Attic server, which has no push protocol
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: fault NAME KIND [ARGUMENT]")
@@ -188,6 +218,14 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 		f = s.tellKey(argument)
 	case "hold":
 		f = s.hold
+	case "attic":
+		f = func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/_push/") {
+				return false
+			}
+			http.NotFound(w, r)
+			return true
+		}
 	default:
 		ts.Fatalf("there is no fault %s", args[1])
 	}
