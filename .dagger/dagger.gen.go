@@ -302,6 +302,48 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 	switch parentName {
 	case "AtticCache":
 		switch fnName {
+		case "Bazel":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var targets []string
+			if inputArgs["targets"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["targets"]), &targets)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg targets", err))
+				}
+			}
+			var test bool
+			if inputArgs["test"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["test"]), &test)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg test", err))
+				}
+			}
+			var flags []string
+			if inputArgs["flags"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["flags"]), &flags)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg flags", err))
+				}
+			}
+			var workspace string
+			if inputArgs["workspace"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["workspace"]), &workspace)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg workspace", err))
+				}
+			}
+			var strict bool
+			if inputArgs["strict"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["strict"]), &strict)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg strict", err))
+				}
+			}
+			return (*AtticCache).Bazel(&parent, ctx, targets, test, flags, workspace, strict)
 		case "Build":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)

@@ -32,7 +32,7 @@ func (m *AtticCache) Run(
 	var built *BuildResult
 	var validateErr, buildErr error
 	var g errgroup.Group
-	g.Go(func() error { validated, validateErr = m.Validate(ctx); return nil })
+	g.Go(func() error { validated, validateErr = m.Validate(ctx, "", nil); return nil })
 	g.Go(func() error {
 		built, buildErr = m.Build(ctx, installables, "", false, "", false, false)
 		return nil

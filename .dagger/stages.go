@@ -43,7 +43,7 @@ func (m *AtticCache) nix() *dagger.Container {
 		WithEnvVariable("NIX_CONFIG", "sandbox = false").
 		WithMountedDirectory("/src", m.Source).
 		WithWorkdir("/src").
-		WithExec([]string{"mkdir", "-p", "/out/files"})
+		WithExec([]string{"mkdir", "-p", "/out/files", "/out/reports"})
 }
 
 // everyTime makes what follows run at each call, whatever was answered before.
@@ -90,6 +90,8 @@ type BuildResult struct {
 	Out *dagger.Directory
 	// What happened, as JSON.
 	Report *dagger.File
+	// What happened, for a job's reports in GitLab: junit.xml, build.env, annotations.json and metrics.txt.
+	Reports *dagger.Directory
 	// What happened, as Markdown.
 	Summary string
 	// Whether it built.
@@ -119,7 +121,7 @@ func (m *AtticCache) Build(
 	// Nix file whose attributes the installables are.
 	// +optional
 	file string,
-	// Build all packages, checks and development shells of the flake.
+	// Build all packages, checks, development shells and NixOS configurations of the flakes, each by itself.
 	// +optional
 	all bool,
 	// Installable to fetch from the cache first; it is never built.
@@ -134,7 +136,7 @@ func (m *AtticCache) Build(
 ) (*BuildResult, error) {
 	args := []string{
 		"flywheel", "build", "--cache", m.cacheURL(),
-		"--report", "/out/report.json", "--summary", "/out/summary.md", "--out", "/out/files",
+		"--report", "/out/report.json", "--summary", "/out/summary.md", "--out", "/out/files", "--artifacts", "/out/reports",
 	}
 	if file != "" {
 		args = append(args, "--file", file)
@@ -155,7 +157,9 @@ func (m *AtticCache) Build(
 	if status != exitOK && status != exitFailed && status != exitNoCache {
 		return nil, said(ctx, done, "flywheel build", status)
 	}
-	r := &BuildResult{Out: done.Directory("/out/files"), Report: done.File("/out/report.json"), Ok: status == exitOK}
+	r := &BuildResult{
+		Out: done.Directory("/out/files"), Report: done.File("/out/report.json"), Reports: done.Directory("/out/reports"), Ok: status == exitOK,
+	}
 	if r.Summary, err = done.File("/out/summary.md").Contents(ctx); err != nil {
 		return nil, err
 	}
@@ -195,6 +199,8 @@ func said(ctx context.Context, c *dagger.Container, command string, status int) 
 type Checks struct {
 	// Each check's outcome, as JSON.
 	Report *dagger.File
+	// Each check's outcome, as JUnit's XML.
+	Junit *dagger.File
 	// Each check's outcome, as Markdown.
 	Summary string
 	// Whether none failed.
@@ -213,14 +219,14 @@ func (c *Checks) Check() error {
 }
 
 func checks(ctx context.Context, c *dagger.Container, args ...string) (*Checks, error) {
-	done, status, err := attempt(ctx, c, append(args, "--report", "/out/checks.json", "--summary", "/out/checks.md"))
+	done, status, err := attempt(ctx, c, append(args, "--report", "/out/checks.json", "--summary", "/out/checks.md", "--junit", "/out/checks.xml"))
 	if err != nil {
 		return nil, err
 	}
 	if status != exitOK && status != exitChecks {
 		return nil, said(ctx, done, args[0]+" "+args[1], status)
 	}
-	r := &Checks{Report: done.File("/out/checks.json"), Ok: status == exitOK}
+	r := &Checks{Report: done.File("/out/checks.json"), Junit: done.File("/out/checks.xml"), Ok: status == exitOK}
 	if r.Summary, err = done.File("/out/checks.md").Contents(ctx); err != nil {
 		return nil, err
 	}
@@ -230,10 +236,37 @@ func checks(ctx context.Context, c *dagger.Container, args ...string) (*Checks, 
 	return r, nil
 }
 
-// Check the sources before anything is deployed from them: a flake.nix gets nix flake check, built through the cache.
+// Check the sources before anything is deployed from them: a flake.nix gets nix flake check, built through the cache, and OpenTofu's modules are checked each by itself.
 // +cache="session"
-func (m *AtticCache) Validate(ctx context.Context) (*Checks, error) {
-	return checks(ctx, m.nix(), "flywheel", "validate", "--cache", m.cacheURL())
+func (m *AtticCache) Validate(
+	ctx context.Context,
+	// Git revision; of OpenTofu's modules only those are checked that changed since, and those that use them. It needs the history.
+	// +optional
+	affected string,
+	// Folder .git of the sources.
+	// +optional
+	history *dagger.Directory,
+) (*Checks, error) {
+	c := m.nix()
+	for _, pattern := range []string{"**/*.tf", "**/*.tofu"} {
+		found, err := m.Source.Glob(ctx, pattern)
+		if err != nil {
+			return nil, fmt.Errorf("looking for OpenTofu's modules: %w", err)
+		}
+		if len(found) > 0 {
+			c = c.WithFile("/usr/local/bin/tofu", dag.Container().From(m.TofuImage).File("/usr/local/bin/tofu"))
+			break
+		}
+	}
+	args := []string{"flywheel", "validate", "--cache", m.cacheURL()}
+	if affected != "" {
+		if history == nil {
+			return nil, errors.New("affected is found out from the sources' history: give the folder .git as history")
+		}
+		c = c.WithMountedDirectory("/src/.git", history)
+		args = append(args, "--affected", affected)
+	}
+	return checks(ctx, c, args...)
 }
 
 // Look for security faults and secrets in the sources, with gosec, gitleaks and trivy.
@@ -256,7 +289,7 @@ func (m *AtticCache) Test(ctx context.Context) (*Checks, error) {
 // The sources are valid.
 // +check
 func (m *AtticCache) SourcesValid(ctx context.Context) error {
-	c, err := m.Validate(ctx)
+	c, err := m.Validate(ctx, "", nil)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,11 +22,17 @@ type workspace struct {
 	bazel     string
 }
 
+// endToEnd skips a test that takes minutes unless it is asked for.
+func endToEnd(t *testing.T) {
+	t.Helper()
+	if os.Getenv("BAZELTEST_E2E") == "" {
+		t.Skip("it takes minutes: BAZELTEST_E2E=1 or .ci/bazel runs it")
+	}
+}
+
 func newWorkspace(t *testing.T) *workspace {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("builds with real Bazel take minutes")
-	}
+	endToEnd(t)
 	bazel, err := exec.LookPath("bazel")
 	if err != nil {
 		t.Skip("bazel is not installed; Debian's package is bazel-bootstrap")
@@ -75,8 +82,8 @@ func (b *base) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// build builds and tests everything with a remote cache and returns what Bazel
-// says.
+// build builds and tests with a remote cache, everything or the targets that stand
+// behind -- at the end of the flags, and returns what Bazel says.
 func (b *base) build(t *testing.T, remote string, flags ...string) string {
 	t.Helper()
 	out, err := b.start(t, remote, flags...)()
@@ -88,10 +95,13 @@ func (b *base) build(t *testing.T, remote string, flags ...string) string {
 
 func (b *base) start(t *testing.T, remote string, flags ...string) (wait func() (string, error)) {
 	t.Helper()
+	if !slices.Contains(flags, "--") {
+		flags = append(flags, "//...")
+	}
 	cmd := b.command(t.Context(), append([]string{
 		"test", "--override_repository=remote_coverage_tools=" + filepath.Join(b.dir, "coverage"), "--noshow_progress", "--color=no", "--curses=no", "--spawn_strategy=local", "--symlink_prefix=/",
 		"--remote_cache=" + remote, "--remote_upload_local_results=true", "--remote_timeout=60", "--remote_local_fallback",
-	}, append(flags, "//...")...)...)
+	}, flags...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(t, cmd.Start())

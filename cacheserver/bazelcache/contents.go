@@ -47,10 +47,16 @@ func (d *Door) eachChunk(ctx context.Context, b index.Blob, offset int64, visit 
 
 // eachWindow calls visit with the chunks of a blob, some at a time.
 func (d *Door) eachWindow(ctx context.Context, b index.Blob, visit func([]index.Location) error) error {
+	if l, ok := d.known.located(b); ok {
+		return visit([]index.Location{l})
+	}
 	for seq := 0; ; {
 		window, err := d.index.Chunks(ctx, b.ID, seq, chunkWindow)
 		if err != nil {
 			return err
+		}
+		if seq == 0 && len(window) == 1 && window[0].Hash == b.Hash {
+			d.known.locate(b, window[0])
 		}
 		if err := visit(window); err != nil {
 			return err
@@ -190,15 +196,27 @@ func (d *Door) readAll(ctx context.Context, blobs map[digest.Digest]index.Blob) 
 	for _, b := range blobs {
 		byHash[b.Hash] = b
 	}
-	want := make([]digest.Hash, 0, len(byHash))
-	for h := range byHash {
-		want = append(want, h)
+	located := make([]index.Location, 0, len(byHash))
+	var want []digest.Hash
+	for h, b := range byHash {
+		if l, ok := d.known.located(b); ok {
+			located = append(located, l)
+		} else {
+			want = append(want, h)
+		}
 	}
-	located, err := d.index.Locate(ctx, want)
-	if err != nil {
-		return nil, err
+	if len(want) > 0 {
+		looked, err := d.index.Locate(ctx, want)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range looked {
+			if b := byHash[l.Hash]; b.Size == int64(l.Size) {
+				located = append(located, l)
+				d.known.locate(b, l)
+			}
+		}
 	}
-	located = slices.DeleteFunc(located, func(l index.Location) bool { return byHash[l.Hash].Size != int64(l.Size) })
 	slices.SortFunc(located, func(a, b index.Location) int {
 		return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset))
 	})

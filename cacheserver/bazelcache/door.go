@@ -50,6 +50,7 @@ type Door struct {
 	log    *slog.Logger
 	pace   pace
 
+	known   *known
 	uses    *uses
 	uploads *uploads
 	health  *health.Server
@@ -74,8 +75,8 @@ func New(store *cas.Store, idx index.Index, c Config) *Door {
 	}
 	d := &Door{
 		store: store, index: idx, config: c, log: c.Log,
-		pace: pace{patience: bodyTime, slowest: slowestBody},
-		uses: newUses(), health: health.NewServer(),
+		pace:  pace{patience: bodyTime, slowest: slowestBody},
+		known: newKnown(), uses: newUses(), health: health.NewServer(),
 	}
 	d.uploads = newUploads(d)
 	d.overHTTP = d.grpcServer()

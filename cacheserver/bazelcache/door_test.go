@@ -98,13 +98,18 @@ func (x *faultyIndex) Update(ctx context.Context, change func(index.Tx) error) e
 // open starts a door on a port that has HTTP and gRPC.
 func open(t testing.TB, c Config) *harness {
 	t.Helper()
+	return openWithGrace(t, c, cas.DefaultGrace)
+}
+
+func openWithGrace(t testing.TB, c Config, grace time.Duration) *harness {
+	t.Helper()
 	dir := t.TempDir()
 	disk, err := packstore.OpenDisk(filepath.Join(dir, "packs"))
 	must(t, err)
 	sqlite, err := index.OpenSQLite(t.Context(), filepath.Join(dir, "index.sqlite"))
 	must(t, err)
 	h := &harness{dir: filepath.Join(dir, "packs"), log: &buffer{}, packs: &packs{Store: disk}, idx: &faultyIndex{Index: sqlite}}
-	store := cas.New(h.packs, h.idx, cas.DefaultGrace)
+	store := cas.New(h.packs, h.idx, grace)
 	if c.Log == nil {
 		c.Log = slog.New(slog.NewTextHandler(h.log, nil))
 	}

@@ -68,9 +68,9 @@ func withoutSize(digests []digest.Digest) []digest.Digest {
 	return out
 }
 
-// findOne returns a blob, or errNotFound.
+// findOne returns a blob that is to be read, or errNotFound.
 func (d *Door) findOne(ctx context.Context, fn function, want digest.Digest) (index.Blob, error) {
-	found, err := d.find(ctx, fn, []digest.Digest{want})
+	found, err := d.findKnown(ctx, fn, []digest.Digest{want})
 	if err != nil {
 		return index.Blob{}, err
 	}

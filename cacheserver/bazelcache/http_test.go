@@ -57,15 +57,15 @@ func (h *harness) status(t testing.TB, want int, method, path string, body []byt
 
 func TestHTTPBlobs(t *testing.T) {
 	t.Parallel()
-	h := open(t, Config{})
-	for fname, f := range functions {
+	for _, f := range functions {
+		h := open(t, Config{}) // in which no other function's name of the blobs is known
 		for i, size := range append([]int{0}, sizes...) {
 			b := bytes.Repeat(noise(uint64(i), (size+3)/4), 4)[:size]
 			path := "/cas/" + f.fn.of(b).String()
 			if i%2 == 1 {
 				path = "/some/instance" + path
 			}
-			if size > 0 && fname == "SHA256" {
+			if size > 0 {
 				h.status(t, http.StatusNotFound, http.MethodGet, path, nil)
 				h.status(t, http.StatusNotFound, http.MethodHead, path, nil)
 			}

@@ -171,15 +171,15 @@ func (d *Door) storeAll(ctx context.Context, blobs []whole) ([]index.Blob, error
 	records := make([]record, len(blobs))
 	var pieces []pack.Frame // not encoded yet
 	var all []digest.Hash
-	lengths := map[digest.Hash]uint32{}
+	at := map[digest.Hash]index.Location{}
 	cut := false
 	for i, b := range blobs {
 		var chunks []digest.Chunk
 		if err := eachCut(b.data, func(piece []byte) {
 			c := digest.Chunk{Hash: digest.Of(piece), Size: uint32(len(piece))}
 			chunks = append(chunks, c)
-			if _, ok := lengths[c.Hash]; !ok {
-				lengths[c.Hash] = 0
+			if _, ok := at[c.Hash]; !ok {
+				at[c.Hash] = index.Location{}
 				all = append(all, c.Hash)
 				pieces = append(pieces, pack.Frame{Chunk: c, Data: piece})
 			}
@@ -225,14 +225,26 @@ func (d *Door) storeAll(ctx context.Context, blobs []whole) ([]index.Blob, error
 		return nil, err
 	}
 	for _, l := range located {
-		lengths[l.Hash] = l.Length
+		at[l.Hash] = l
 	}
 	for i := range records {
 		for _, c := range records[i].chunks {
-			records[i].blob.FileSize += int64(lengths[c.Hash])
+			records[i].blob.FileSize += int64(at[c.Hash].Length)
 		}
 	}
-	return d.record(ctx, records)
+	recorded, err := d.record(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range recorded {
+		if blobs[i].fn != functionSHA256 {
+			d.known.put(knownName{blobs[i].fn, digest.Digest{Hash: blobs[i].hash, Size: b.Size}}, knownBlob{blob: b})
+		}
+		if l := at[b.Hash]; len(records[i].chunks) == 1 && l.Length > 0 {
+			d.known.locate(b, l)
+		}
+	}
+	return recorded, nil
 }
 
 // eachCut cuts bytes into chunks.

@@ -183,7 +183,7 @@ func (s storage) BatchReadBlobs(ctx context.Context, r *repb.BatchReadBlobsReque
 		return nil, err
 	}
 	defer release()
-	found, err := s.find(ctx, fn, asked)
+	found, err := s.findKnown(ctx, fn, asked)
 	if err != nil {
 		return nil, err
 	}

@@ -309,6 +309,7 @@ func TestLifetimesAreRefreshed(t *testing.T) {
 		if !expires(time.Hour) {
 			t.Fatal("it is still held")
 		}
+		h.known.forget()
 	}
 	if expires(DefaultRetention - time.Hour) {
 		t.Error("it does not live for the retention")

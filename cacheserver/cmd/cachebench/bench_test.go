@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 )
 
 func must(t testing.TB, err error) {
@@ -215,4 +217,47 @@ func TestScale(t *testing.T) {
 	}
 	wantEmpty(t, temp)
 	wantEmpty(t, other)
+}
+
+func TestBazel(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("BAZELTEST_E2E") == "" {
+		t.Skip("it builds bazel-remote, which takes minutes: BAZELTEST_E2E=1 runs it")
+	}
+	temp := t.TempDir()
+	o := bazelOptions{common: common{rounds: 1, temp: temp}, blobs: 2 * perBatch, asked: 100, streams: 2, streamSize: 5 << 20}
+	var out bytes.Buffer
+	must(t, o.inTemp(func(dir string) error { return benchmarkBazel(t.Context(), o, dir, &out, io.Discard) }))
+	wantTables(t, out.String(), map[string]int{"Bazel": 9})
+	out.Reset()
+	o.fill = 1000
+	must(t, o.inTemp(func(dir string) error { return benchmarkBazel(t.Context(), o, dir, &out, io.Discard) }))
+	wantTables(t, out.String(), map[string]int{"A full cache": 2})
+	wantEmpty(t, temp)
+}
+
+// A NAR that is none, or two paths of one name, would be refused and count as
+// faults of the server.
+func TestALoadIsPushedAndReadBack(t *testing.T) {
+	t.Parallel()
+	must(t, withServer(t.Context(), cacheserver.Config{Data: t.TempDir()}, func(_ *cacheserver.Server, url string) error {
+		client, err := push.NewClient(url)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		p := newPuller(4)
+		defer p.close()
+		l := &loadRun{url: url, http: p.http, client: client, took: map[string][]time.Duration{}}
+		if err := l.fill(t.Context(), 5); err != nil {
+			return err
+		}
+		if err := l.run(t.Context(), loadOptions{clients: 4, duration: time.Second}); err != nil {
+			return err
+		}
+		if len(l.faults) > 0 || len(l.took[loadHit]) == 0 {
+			t.Errorf("faults %v of %v", l.faults, l.took)
+		}
+		return nil
+	}))
 }

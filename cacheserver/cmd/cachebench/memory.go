@@ -28,19 +28,19 @@ func (m *memory) reset() {
 
 // stage notes the peak since the last stage.
 func (m *memory) stage(name string) {
-	m.t.add(name, peakRSS())
+	m.t.add(name, memoryOf(os.Getpid(), "VmHWM"))
 	m.reset()
 }
 
-// peakRSS is VmHWM.
-func peakRSS() string {
-	status, err := os.ReadFile("/proc/self/status")
+// memoryOf is a line of a process's status (proc(5)).
+func memoryOf(pid int, field string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return unknown
 	}
-	for line := range strings.Lines(string(status)) {
+	for line := range strings.Lines(string(text)) {
 		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+		if n, _ := fmt.Sscanf(line, field+": %d kB", &kib); n == 1 {
 			return bytesText(kib << 10)
 		}
 	}

@@ -43,10 +43,11 @@ func buildServer(ctx context.Context, dir string) (binary string, err error) {
 	return binary, nil
 }
 
-// startServer starts cacheserver over a data directory, as its users do.
-func startServer(ctx context.Context, binary, data string) (*process, error) {
+// startServer starts cacheserver over a data directory, as its users do, with more
+// flags where there are some.
+func startServer(ctx context.Context, binary, data string, flags ...string) (*process, error) {
 	p := &process{name: "cacheserver", said: &bytes.Buffer{}}
-	p.cmd = exec.CommandContext(ctx, binary, "serve", "--listen", "127.0.0.1:0", "--data", data, "--gc-interval", "0")
+	p.cmd = exec.CommandContext(ctx, binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--data", data, "--gc-interval", "0"}, flags...)...)
 	p.cmd.Stderr = p.said
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -157,7 +158,11 @@ func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stopping %s: %w", p.name, err)
 	}
-	if err := p.cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	err := p.cmd.Wait()
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGTERM {
+		return nil // as one ends that takes no notice of it
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("stopping %s: %w: %.1000s", p.name, err, bytes.TrimSpace(p.said.Bytes()))
 	}
 	return nil
