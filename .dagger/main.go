@@ -59,7 +59,7 @@ func New(
 	source *dagger.Directory,
 	// The pipeline's own sources, from which its commands are built.
 	// +defaultPath="/"
-	// +ignore=["*", "!go.mod", "!go.sum", "!cacheserver", "!pipeline", "**/*_test.go", "**/testdata"]
+	// +ignore=["*", "!go.mod", "!go.sum", "!cacheserver", "!pipeline", "!deploy/tofu", "**/*_test.go", "**/testdata"]
 	self *dagger.Directory,
 	// URL of a Nix cache to pull from and push to, such as https://cache.example.org. Without one, the bundled server is used.
 	// +optional

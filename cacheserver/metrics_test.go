@@ -163,7 +163,7 @@ func bazel(t testing.TB, s *running) {
 	t.Helper()
 	conn, err := grpc.NewClient(strings.TrimPrefix(s.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	missing := &repb.Digest{Hash: strings.Repeat("cd", 32), SizeBytes: 5}
 	_, err = repb.NewActionCacheClient(conn).GetActionResult(t.Context(), &repb.GetActionResultRequest{ActionDigest: missing})
 	if status.Code(err) != codes.NotFound {

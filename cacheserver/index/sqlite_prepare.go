@@ -37,8 +37,7 @@ func (p *prepared) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if other, ok := p.byText[text]; ok {
-		_ = s.Close()
-		return other, nil
+		return other, s.Close() //nolint:sqlclosecheck // at once
 	}
 	p.byText[text] = s
 	return s, nil
@@ -46,7 +45,7 @@ func (p *prepared) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 
 // QueryContext hides that of the database.
 func (p *prepared) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	s, err := p.stmt(ctx, text)
+	s, err := p.stmt(ctx, text) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +83,7 @@ type preparedTx struct {
 
 // QueryContext hides that of the transaction.
 func (t *preparedTx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	if s := t.stmt(ctx, text); s != nil {
+	if s := t.stmt(ctx, text); s != nil { //nolint:sqlclosecheck // the transaction closes it
 		return s.QueryContext(ctx, args...)
 	}
 	return t.Tx.QueryContext(ctx, text, args...)
@@ -92,7 +91,7 @@ func (t *preparedTx) QueryContext(ctx context.Context, text string, args ...any)
 
 // ExecContext hides that of the transaction.
 func (t *preparedTx) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	if s := t.stmt(ctx, text); s != nil {
+	if s := t.stmt(ctx, text); s != nil { //nolint:sqlclosecheck // the transaction closes it
 		return s.ExecContext(ctx, args...)
 	}
 	return t.Tx.ExecContext(ctx, text, args...)

@@ -61,13 +61,15 @@ func TestFaultsOfAnUpstream(t *testing.T) {
 		nar   bool   // it is the NAR that fails
 		log   string // what the log says; empty is nothing
 	}{
-		"down":               {func(o *origin, _ *copied) { o.Close() }, false, "left out"},
-		"slow":               {answers(".narinfo", wait), false, "left out"},
-		"answers 500":        {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(500) }), false, "left out"},
-		"answers 401":        {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(401) }), false, "left out"},
-		"answers 403":        {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(403) }), false, ""},
-		"breaks off":         {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, p *copied) { cut(w, p.info.Text()) }), false, "left out"},
-		"redirects for ever": {answers("/", func(w http.ResponseWriter, r *http.Request, _ *copied) { http.Redirect(w, r, r.URL.Path, 302) }), false, "redirects"},
+		"down":        {func(o *origin, _ *copied) { o.Close() }, false, "left out"},
+		"slow":        {answers(".narinfo", wait), false, "left out"},
+		"answers 500": {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(500) }), false, "left out"},
+		"answers 401": {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(401) }), false, "left out"},
+		"answers 403": {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, _ *copied) { w.WriteHeader(403) }), false, ""},
+		"breaks off":  {answers(".narinfo", func(w http.ResponseWriter, _ *http.Request, p *copied) { cut(w, p.info.Text()) }), false, "left out"},
+		"redirects for ever": {answers("/", func(w http.ResponseWriter, r *http.Request, _ *copied) {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		}), false, "redirects"},
 		"redirects to a file": {answers("/", func(w http.ResponseWriter, r *http.Request, _ *copied) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(302)

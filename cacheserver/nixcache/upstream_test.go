@@ -78,7 +78,10 @@ func TestARedirectIntoThisNetworkIsNotFollowed(t *testing.T) {
 	}
 	// As if it had been reached at a public address, which a test has none of.
 	u.own = transport(nil)
-	_, err = u.get(context.Background(), u.root, "")
+	resp, err := u.get(context.Background(), u.root, "")
+	if err == nil {
+		_ = resp.Body.Close()
+	}
 	if !errors.Is(err, errUnusable) || !strings.Contains(err.Error(), "not public") || asked {
 		t.Errorf("%v, asked: %v", err, asked)
 	}

@@ -75,7 +75,7 @@ func (f Finder) For(ctx context.Context, cache string) (string, error) {
 	}
 	u, err := url.Parse(cache)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return "", nil // a store that has its credentials elsewhere
+		return "", nil //nolint:nilerr // a store that has its credentials elsewhere
 	}
 	token, err := f.fromNetrc(u.Hostname())
 	if token != "" || err != nil {

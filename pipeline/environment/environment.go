@@ -125,3 +125,35 @@ func (f Facts) kind() (Kind, error) {
 	}
 	return "", &NoEnvironmentError{f.String(), "it is not the default branch, and no merge request"}
 }
+
+// ByName returns the environment that people and jobs call name: staging,
+// production, or review/BRANCH with the branch as git has it. In a job whose own
+// environment has that name, or is of that kind, it is the job's: GitLab's name
+// of a review is a slug, from which the branch cannot be told. Unknown names are
+// errors that say which there are.
+func ByName(c *Config, name string, ci Facts) (Environment, error) {
+	own, ownErr := Map(c, ci)
+	if ownErr == nil && (name == own.Name || name == string(own.Kind)) {
+		return own, nil
+	}
+	branch, review := strings.CutPrefix(name, string(Review)+"/")
+	facts, kind := Facts{Branch: "main", DefaultBranch: "main"}, Kind(name)
+	switch {
+	case review && branch != "":
+		facts, kind = OfMergeRequest(branch), Review
+	case name == string(Review):
+		return Environment{}, errors.New("environment review: say which, as review/BRANCH with the branch as git has it")
+	case name == string(Production):
+		facts = OfTag("v0.0.0") // where it is does not depend on the version
+	}
+	if _, ok := c.Environments[kind]; !ok {
+		var known []string
+		for _, k := range kinds {
+			if rule, ok := c.Environments[k]; ok {
+				known = append(known, strings.NewReplacer("{ref}", "BRANCH").Replace(rule.Name))
+			}
+		}
+		return Environment{}, fmt.Errorf("there is no environment %q: there are %s", name, strings.Join(known, ", "))
+	}
+	return Map(c, facts)
+}

@@ -15,18 +15,13 @@ func (r *run) build(ctx context.Context, report *Report) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	installables, err := r.installables(ctx)
-	if err != nil {
-		report.Message = err.Error()
-		r.console.fail("build", began, "failed before it began")
-		return err
-	}
 	var results []string
+	var err error
 	if r.eachByItself() {
-		results, err = r.buildEach(ctx, installables, report)
+		results, err = r.buildEach(ctx, report)
 	} else {
 		results, err = r.buildOne(ctx, nix.Request{
-			Installables: installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck, Observer: r.console,
+			Installables: r.Installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck, Observer: r.console,
 		})
 	}
 	var failed *nix.BuildError
@@ -46,30 +41,14 @@ func (r *run) build(ctx context.Context, report *Report) error {
 	return err
 }
 
-// installables are those that were given, or, with All, all outputs of those
-// flakes.
-func (r *run) installables(ctx context.Context) ([]string, error) {
-	if !r.All {
-		return r.Installables, nil
-	}
-	var all []string
-	for _, flake := range r.Installables {
-		outputs, err := r.nix.Outputs(ctx, flake)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, outputs...)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("the flake has no packages, checks or development shells for this system")
-	}
-	return all, nil
-}
-
 // summary prints what the run did.
 func (r *run) summary(report *Report, began time.Time) {
-	r.console.step("summary", began, "%s: %d built, %d substituted, %d already there",
-		report.Outcome, report.Built, report.Substituted, report.AlreadyThere)
+	outcome := ""
+	if report.Outcome != "" {
+		outcome = report.Outcome + ": "
+	}
+	r.console.step("summary", began, "%s%d built, %d substituted, %d already there",
+		outcome, report.Built, report.Substituted, report.AlreadyThere)
 	if report.TimeSaved >= 1 {
 		longest := report.Saved[0]
 		r.console.note("time saved: %s, what building the substituted paths took last time (%s: %s)",

@@ -8,11 +8,16 @@ import (
 // Markdown returns the report for a merge request or a job's summary.
 func (r *Report) Markdown() string {
 	var b strings.Builder
-	mark := "✅"
-	if r.Outcome != Built {
+	mark, what := "✅", r.Outcome
+	switch {
+	case what == "" && len(r.Missing) == 0:
+		what = "pushed" // there was no build
+	case what == "":
+		mark, what = "❌", "not pushed whole"
+	case what != Built:
 		mark = "❌"
 	}
-	fmt.Fprintf(&b, "### %s %s in %.1f s\n\n", mark, r.Outcome, r.Seconds)
+	fmt.Fprintf(&b, "### %s %s in %.1f s\n\n", mark, what, r.Seconds)
 	b.WriteString("| built | substituted | pushed | sent | missing |\n|---|---|---|---|---|\n")
 	fmt.Fprintf(&b, "| %d | %d | %s of %s | %s | %d |\n", r.Built, r.Substituted,
 		count(r.Pushed.Paths, "path"), size(r.Pushed.NarBytes), size(r.Pushed.SentBytes), len(r.Missing))

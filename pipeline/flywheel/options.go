@@ -24,7 +24,8 @@ type Options struct {
 	CopyOut      string   // directory to copy the results to, as files; or empty
 	GCRoot       string   // directory of symlinks that keep the results from being collected; or empty
 
-	// SkipCached neither fetches nor builds what the cache holds already.
+	// SkipCached neither fetches nor builds what the cache holds already. With
+	// CopyOut, OutLink or GCRoot it is fetched all the same: they need it here.
 	SkipCached bool
 	// KeepGoing builds what can be built when something else has failed.
 	KeepGoing bool

@@ -6,8 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/queue"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/watch"
 )
 
@@ -40,7 +42,7 @@ func (r *run) startPushing(ctx context.Context) (stop func()) {
 	if jobs == 0 {
 		jobs = r.target.Jobs()
 	}
-	r.pusher = pusher.New(r.target, r.store, pusher.Config{Jobs: jobs, Observer: r.console, BuildTime: r.store.BuildTime})
+	r.pusher = pusher.New(r.target, r.store, pusher.Config{Jobs: jobs, Observer: event.Tee(r.console, event.Func(r.finished)), BuildTime: r.builds.timeIn(r.store)})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -66,9 +68,10 @@ func (r *run) openDatabase(ctx context.Context) error {
 	return nil
 }
 
-// watch begins to push what becomes valid. The function that it returns ends
-// that and is to be called once.
-func (r *run) watch(ctx context.Context) (stop func()) {
+// watch begins to push what becomes valid. open returns the queue that remembers
+// it, or nil; it may be nil itself. The function that watch returns ends the
+// watching and is to be called once.
+func (r *run) watch(ctx context.Context, open func() *queue.Queue) (stop func()) {
 	began := r.console.begin("watch")
 	unreadable := r.openDatabase(ctx)
 	switch {
@@ -79,11 +82,17 @@ func (r *run) watch(ctx context.Context) (stop func()) {
 		r.console.skip("watch", began, "off, as asked: results are pushed at the end")
 		return func() {}
 	}
-	source, closeSource, err := r.source(r.cursor, func(p nix.PathInfo) {
-		if r.wanted(p) && len(r.upstream.held(ctx, []nix.PathInfo{p})) == 0 {
-			r.pusher.Add(p)
+	cursor := r.cursor
+	if open != nil {
+		r.queue = open()
+	}
+	if r.queue != nil {
+		cursor = r.queue.Cursor()
+		if err := r.requeue(ctx); err != nil {
+			r.fault("%v", err)
 		}
-	})
+	}
+	source, closeSource, err := r.source(cursor, func(p nix.PathInfo) { r.saw(ctx, p) })
 	if err != nil {
 		r.console.skip("watch", began, "off, results are pushed at the end: %v", err)
 		return func() {}
@@ -104,6 +113,17 @@ func (r *run) watch(ctx context.Context) (stop func()) {
 		if err = errors.Join(err, closeSource()); err != nil && ctx.Err() == nil {
 			r.fault("%v", err)
 		}
+	}
+}
+
+// saw is told of each path that became valid.
+func (r *run) saw(ctx context.Context, p nix.PathInfo) {
+	wanted := r.wanted(p) && len(r.upstream.held(ctx, []nix.PathInfo{p})) == 0
+	if r.queue != nil {
+		r.queue.Saw(p.ID, p.Path, wanted)
+	}
+	if wanted {
+		r.pusher.Add(p)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/queue"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
@@ -24,6 +25,7 @@ var ErrNotReady = errors.New("not ready to build")
 type run struct {
 	Options
 	console  *console
+	builds   *builds
 	nix      *nix.Nix
 	settings nix.Settings
 	store    nix.Store
@@ -38,13 +40,15 @@ type run struct {
 	upstream          upstreams
 	tokens            map[string]string // of caches, by URL
 	pusher            *pusher.Pusher    // nil where target is
+	queue             *queue.Queue      // nil where nothing is remembered
 	faultsMu          sync.Mutex
 	faults            []string // of caches, but for those the pusher counts
 	secrets           string   // directory with this run's netrc, or empty
 }
 
 func newRunOf(o Options) *run {
-	r := &run{Options: o, console: newConsole(o.Observer, o.Out), tokens: map[string]string{}}
+	r := &run{Options: o, console: newConsole(o.Observer, o.Out), builds: newBuilds(), tokens: map[string]string{}}
+	r.console.Observer = event.Tee(r.builds, r.console.Observer)
 	r.upstream = upstreams{urls: o.Upstreams, fault: r.fault}
 	return r
 }
@@ -68,7 +72,7 @@ func Build(ctx context.Context, o Options) (*Report, error) {
 	pushing, cancel := lingering(ctx, o.DrainTime)
 	defer cancel()
 	stopPushing := r.startPushing(pushing)
-	stopWatching := r.watch(pushing)
+	stopWatching := r.watch(pushing, nil)
 	report := &Report{Schema: 1, Outcome: Failed}
 	err := r.build(ctx, report)
 	stopWatching()

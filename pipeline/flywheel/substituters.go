@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nixconf"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
@@ -122,7 +122,7 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 		}
 		urls = append(urls, s.url)
 		for _, key := range s.PublicKeys {
-			if err := CheckKey(key); err != nil {
+			if err := nixconf.CheckKey(key); err != nil {
 				r.fault("cache %s: %v", s.url, err)
 				continue
 			}
@@ -159,15 +159,6 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 	}
 	r.checkTrust(urls, keys)
 	r.checkSandbox()
-}
-
-// CheckKey says whether a public key can stand in nix's settings: one that is
-// none fails every build, and one with a newline would be a setting of its own.
-func CheckKey(key string) error {
-	if _, err := (&narinfo.NarInfo{}).Signed(key); err != nil || strings.ContainsAny(key, " \t\r\n") {
-		return fmt.Errorf("%.80q is no public key: want NAME:BASE64", key)
-	}
-	return nil
 }
 
 // choose takes the first cache that can be pushed to as the target.

@@ -70,7 +70,7 @@ func (r *run) buildOne(ctx context.Context, request nix.Request) ([]string, erro
 // buildEach builds every installable by itself, some at a time, while further
 // ones are evaluated. Without KeepGoing, the first failure ends the others. The
 // error is that of the first that failed, in the order in which they were given.
-func (r *run) buildEach(ctx context.Context, installables []string, report *Report) ([]string, error) {
+func (r *run) buildEach(ctx context.Context, report *Report) ([]string, error) {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -79,47 +79,52 @@ func (r *run) buildEach(ctx context.Context, installables []string, report *Repo
 		parallel = DefaultParallel
 	}
 	builders := semaphore.NewWeighted(int64(parallel))
-	outputs := make([]Output, len(installables))
-	failures := make([]error, len(installables))
+	var units []*unit
 	var evaluating errgroup.Group
 	evaluating.SetLimit(evaluators)
 	var building sync.WaitGroup
-	for i, installable := range installables {
+	listed := r.candidates(ctx, func(c candidate) {
+		u := &unit{run: r, candidate: c, began: time.Now()}
+		units = append(units, u)
+		end := func(err error) {
+			u.end(outer, err)
+			if err != nil && !r.KeepGoing {
+				cancel()
+			}
+		}
 		evaluating.Go(func() error {
-			u := &unit{run: r, installable: installable, began: time.Now()}
 			skip, err := u.evaluate(ctx)
 			if err != nil || skip {
-				outputs[i], failures[i] = u.end(outer, err), err
-				if err != nil && !r.KeepGoing {
-					cancel()
-				}
+				end(err)
 				return nil
 			}
-			building.Go(func() {
-				err := u.build(ctx, builders)
-				outputs[i], failures[i] = u.end(outer, err), err
-				if err != nil && !r.KeepGoing {
-					cancel()
-				}
-			})
+			building.Go(func() { end(u.build(ctx, builders)) })
 			return nil
 		})
-	}
+	})
 	_ = evaluating.Wait() // none returns an error
 	building.Wait()
+	if r.All { // they come in any order
+		slices.SortStableFunc(units, func(a, b *unit) int { return strings.Compare(a.installable, b.installable) })
+	}
 	var results []string
-	for _, o := range outputs {
-		for _, p := range o.Results {
+	var failures []error
+	for _, u := range units {
+		report.Outputs = append(report.Outputs, u.output)
+		failures = append(failures, u.failure)
+		for _, p := range u.results {
 			if !slices.Contains(results, p) {
 				results = append(results, p)
 			}
 		}
 	}
-	report.Outputs = outputs
 	if outer.Err() != nil {
 		return results, outer.Err()
 	}
-	return results, firstFailure(failures)
+	if err := firstFailure(failures); err != nil {
+		return results, err
+	}
+	return results, listed
 }
 
 // firstFailure is the first error that is not another's consequence.
@@ -135,11 +140,12 @@ func firstFailure(failures []error) error {
 // unit is one installable on its way.
 type unit struct {
 	*run
-	installable string
-	began       time.Time
-	derivation  string
-	results     []string
-	skipped     string // why
+	candidate
+	began   time.Time
+	results []string
+	skipped string // why
+	output  Output
+	failure error
 }
 
 // evaluate finds the derivation, and whether there is anything to do.
@@ -147,19 +153,24 @@ func (u *unit) evaluate(ctx context.Context) (skip bool, err error) {
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
+	if u.err != nil {
+		return false, u.err
+	}
 	if filepath.IsAbs(u.installable) && u.File == "" && !strings.HasSuffix(u.installable, ".drv") {
 		return false, nil // a store path: there is nothing to evaluate
 	}
-	d, err := u.nix.Evaluate(ctx, u.File, u.installable, u.store.Dir)
-	if err != nil {
-		return false, err
+	if u.derivation.Path == "" {
+		if u.derivation, err = u.nix.Evaluate(ctx, u.File, u.installable, u.store.Dir); err != nil {
+			return false, err
+		}
 	}
-	u.derivation = d.Path
-	if !u.SkipCached || u.target == nil || len(d.Outputs) == 0 {
+	// What is to be copied or linked has to be here.
+	wanted := u.CopyOut != "" || u.OutLink != "" || u.GCRoot != ""
+	if !u.SkipCached || wanted || u.target == nil || len(u.derivation.Outputs) == 0 {
 		return false, nil
 	}
-	hashes := make([]string, len(d.Outputs))
-	for i, p := range d.Outputs {
+	hashes := make([]string, len(u.derivation.Outputs))
+	for i, p := range u.derivation.Outputs {
 		hashes[i] = storepath.Hash(p)
 	}
 	missing, err := u.target.MissingPaths(ctx, hashes)
@@ -180,8 +191,8 @@ func (u *unit) build(ctx context.Context, builders *semaphore.Weighted) error {
 	}
 	defer builders.Release(1)
 	u.began = time.Now()
-	request := nix.Request{Installables: []string{u.derivation}, Args: u.NixArgs, Observer: u.console}
-	if u.derivation == "" {
+	request := nix.Request{Installables: []string{u.derivation.Path}, Args: u.NixArgs, Observer: u.console}
+	if u.derivation.Path == "" {
 		request.Installables = []string{u.installable}
 	}
 	if u.KeepGoing {
@@ -193,7 +204,7 @@ func (u *unit) build(ctx context.Context, builders *semaphore.Weighted) error {
 }
 
 // end tells how it went.
-func (u *unit) end(outer context.Context, err error) Output {
+func (u *unit) end(outer context.Context, err error) {
 	o := Output{Installable: u.installable, Outcome: string(event.Done), Seconds: time.Since(u.began).Seconds(), Results: u.results}
 	var failed *nix.BuildError
 	switch {
@@ -212,7 +223,7 @@ func (u *unit) end(outer context.Context, err error) Output {
 	u.console.Observe(event.InstallableEnded{
 		Installable: o.Installable, Outcome: event.Outcome(o.Outcome), Took: time.Since(u.began), Results: o.Results, Text: o.Message,
 	})
-	return o
+	u.output, u.failure = o, err
 }
 
 // link makes the symlinks that keep the results from being collected.

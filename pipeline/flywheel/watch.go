@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
@@ -46,9 +44,10 @@ func Watch(ctx context.Context, o WatchOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.queue = q
 	pushing, cancel := lingering(ctx, o.DrainTime)
 	defer cancel()
-	err = r.watchWith(ctx, pushing, q)
+	err = r.watchWith(ctx, pushing)
 	report := &Report{Schema: 1, Missing: q.Unfinished()}
 	if e := q.Close(); e != nil {
 		err = errors.Join(err, e)
@@ -95,6 +94,7 @@ func (r *run) openQueue(ctx context.Context, o WatchOptions) (*queue.Queue, erro
 		r.console.step("queue", began, "it goes on: %s unfinished, %d ids to look through",
 			count(len(q.Unfinished()), "path"), last-q.Cursor())
 	}
+	q.Keep(true) // also what a command left
 	r.cursor = q.Cursor()
 	if err := q.Save(); err != nil {
 		return nil, errors.Join(err, q.Close())
@@ -134,62 +134,76 @@ func (r *run) awaitCache(ctx context.Context) error {
 var errNoTarget = errors.New("name another with --cache")
 
 // watchWith watches until ctx ends, and pushes until pushing does.
-func (r *run) watchWith(ctx, pushing context.Context, q *queue.Queue) error {
+func (r *run) watchWith(ctx, pushing context.Context) error {
 	began := r.console.begin("watch")
 	if err := r.awaitCache(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil // nothing is lost: the queue is as it was
+			return nil //nolint:nilerr // nothing is lost: the queue is as it was
 		}
 		return err
 	}
 	if err := r.useToken([]string{r.target.URL()}); err != nil {
 		r.fault("%v", err)
 	}
-	r.console.Observer = event.Tee(r.console.Observer, event.Func(func(e event.Event) {
-		switch e := e.(type) {
-		case event.PathHeld:
-			q.Done(e.Path)
-		case event.PathPushed:
-			if e.Err == nil {
-				q.Done(e.Path)
-			}
-		}
-	}))
 	stopPushing := r.startPushing(pushing)
-	if err := r.requeue(ctx, q); err != nil {
+	stopKeeping := r.remember(pushing, r.queue)
+	if err := r.requeue(ctx); err != nil {
+		stopKeeping()
 		stopPushing()
 		return err
 	}
-	source, closeSource, err := r.source(q.Cursor(), func(p nix.PathInfo) {
-		wanted := r.wanted(p) && len(r.upstream.held(ctx, []nix.PathInfo{p})) == 0
-		q.Saw(p.ID, p.Path, wanted)
-		if wanted {
-			r.pusher.Add(p)
-		}
-	})
+	source, closeSource, err := r.source(r.queue.Cursor(), func(p nix.PathInfo) { r.saw(ctx, p) })
 	if err != nil {
+		stopKeeping()
 		stopPushing()
 		return err
 	}
 	r.console.step("watch", began, "each path goes to %s as soon as it is valid", r.target.URL())
-
-	saving, stopSaving := context.WithCancel(pushing)
-	var g errgroup.Group
-	g.Go(func() error { r.keep(saving, q); return nil })
 	err = source.Run(ctx)
 	if err == nil {
 		err = source.Sweep(pushing)
 	}
 	r.drain(pushing)
 	stopPushing()
-	stopSaving()
-	_ = g.Wait() // it returns no error
+	stopKeeping()
 	return errors.Join(err, closeSource())
+}
+
+// remember keeps the queue, and looks after what failed, until the function that it
+// returns is called. It comes behind startPushing.
+func (r *run) remember(ctx context.Context, q *queue.Queue) (stop func()) {
+	keeping, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.keep(keeping, q)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// finished takes out of the queue what the cache holds now.
+func (r *run) finished(e event.Event) {
+	var path string
+	switch e := e.(type) {
+	case event.PathHeld:
+		path = e.Path
+	case event.PathPushed:
+		if e.Err == nil {
+			path = e.Path
+		}
+	}
+	if path != "" && r.queue != nil {
+		r.queue.Done(path)
+	}
 }
 
 // requeue queues what the last watcher left. What is not valid any more was
 // deleted.
-func (r *run) requeue(ctx context.Context, q *queue.Queue) error {
+func (r *run) requeue(ctx context.Context) error {
+	q := r.queue
 	paths := q.Unfinished()
 	infos, err := r.pathInfos(ctx, paths)
 	if err != nil {

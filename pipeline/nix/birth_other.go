@@ -5,4 +5,4 @@ package nix
 import "time"
 
 // lifetime is unknown: it is told for Linux only.
-func lifetime(string) time.Duration { return 0 }
+func lifetime(string) (born, changed time.Time, ok bool) { return born, changed, false }

@@ -8,9 +8,11 @@ import (
 )
 
 // BuildTime returns how long building a path took here, or 0 where that cannot
-// be told: it was not built here, or its log is not kept. Nix makes the log of a
-// build as it begins and writes it last as it ends.
-func (s Store) BuildTime(p PathInfo) time.Duration {
+// be told: it was not built here since then, or its log is not kept. Nix makes the
+// log of a build as it begins, unless there is one of an earlier build, which it
+// empties, and writes it last as it ends. began is when that build began, if that
+// is known.
+func (s Store) BuildTime(p PathInfo, since, began time.Time) time.Duration {
 	if !p.Ultimate || p.Deriver == "" {
 		return 0
 	}
@@ -20,9 +22,16 @@ func (s Store) BuildTime(p PathInfo) time.Duration {
 	}
 	log := filepath.Join(s.logDir(), "drvs", base[:2], base[2:])
 	for _, file := range []string{log + ".bz2", log} {
-		if took := lifetime(file); took > 0 {
-			return took
+		born, changed, ok := lifetime(file)
+		switch {
+		case !ok:
+			continue
+		case !began.IsZero():
+			born = began
+		case born.Before(since):
+			return 0
 		}
+		return max(0, changed.Sub(born))
 	}
 	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"path"
 	"slices"
 	"testing"
+	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/nixtest"
 )
@@ -20,7 +21,7 @@ func TestBuildClosureOfARealStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	infos, err := d.BuildClosure(t.Context(), top)
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +37,7 @@ func TestBuildClosureOfARealStore(t *testing.T) {
 	if infos, err = d.Paths(t.Context(), append(top, s.Dir+"/00000000000000000000000000000000-nowhere")); len(infos) != 1 || err != nil {
 		t.Errorf("of a path that is valid and one that is not, the database says %q, %v", names(infos), err)
 	}
-	if took := (Store{Dir: s.Dir, State: s.State}).BuildTime(PathInfo{Deriver: top[0] + ".drv", Ultimate: true}); took != 0 {
+	if took := (Store{Dir: s.Dir, State: s.State}).BuildTime(PathInfo{Deriver: top[0] + ".drv", Ultimate: true}, time.Time{}, time.Time{}); took != 0 {
 		t.Errorf("a build without a log took %v", took)
 	}
 }
@@ -63,7 +64,7 @@ func TestSequenceOutlivesACollection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	if cursor, err := d.Cursor(t.Context()); cursor != 1 || err != nil {
 		t.Errorf("the highest id there is is %d, %v", cursor, err)
 	}

@@ -16,46 +16,71 @@ var outputKinds = []string{"packages", "checks", "devShells"}
 // of a flake, for the system of this machine, and for the system closure of each
 // of its NixOS configurations for that.
 func (n *Nix) Outputs(ctx context.Context, flake string) ([]string, error) {
-	system, err := n.Command(ctx, "eval", "--impure", "--raw", "--expr", "builtins.currentSystem").Output()
+	system, err := n.system(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("asking nix for the system: %w", withStderr(err))
+		return nil, err
 	}
 	shown, err := n.Command(ctx, "flake", "show", "--json", flake).Output()
 	if err != nil {
 		return nil, fmt.Errorf("asking nix for the outputs of %s: %w", flake, withStderr(err))
 	}
-	outputs, err := parseOutputs(shown, flake, string(system))
+	outputs, err := parseOutputs(shown, flake, system)
 	if err != nil {
 		return nil, fmt.Errorf("asking nix for the outputs of %s: %w", flake, err)
 	}
-	machines, err := parseMachines(shown, flake)
-	if err != nil {
-		return nil, fmt.Errorf("asking nix for the outputs of %s: %w", flake, err)
-	}
-	for _, m := range machines {
-		// What cannot be evaluated is to fail as a build, by name.
-		of, err := n.Command(ctx, "eval", "--raw", m+".system").Output()
-		if err != nil || string(of) == string(system) {
-			outputs = append(outputs, m)
-		}
-	}
-	return outputs, ctx.Err()
-}
-
-// parseMachines returns an installable for the system closure of each NixOS
-// configuration; `nix flake show` does not tell for which system they are.
-func parseMachines(shown []byte, flake string) ([]string, error) {
 	var kinds struct {
 		Machines map[string]json.RawMessage `json:"nixosConfigurations"`
 	}
 	if err := json.Unmarshal(shown, &kinds); err != nil {
+		return nil, fmt.Errorf("asking nix for the outputs of %s: %w", flake, err)
+	}
+	return append(outputs, n.machinesFor(ctx, system, flake, slices.Sorted(maps.Keys(kinds.Machines)))...), ctx.Err()
+}
+
+// Machines returns an installable for the system closure of each of a flake's
+// NixOS configurations for the system of this machine.
+func (n *Nix) Machines(ctx context.Context, flake string) ([]string, error) {
+	system, err := n.system(ctx)
+	if err != nil {
 		return nil, err
 	}
-	var machines []string
-	for _, name := range slices.Sorted(maps.Keys(kinds.Machines)) {
-		machines = append(machines, fmt.Sprintf("%s#nixosConfigurations.%s.config.system.build.toplevel", flake, quoted(name)))
+	const set = "nixosConfigurations"
+	out, err := n.Command(ctx, "eval", "--json", flake+"#"+set, "--apply", "builtins.attrNames").Output()
+	if err != nil {
+		if err := withStderr(err); !strings.Contains(err.Error(), "does not provide attribute") {
+			return nil, fmt.Errorf("asking nix for the machines of %s: %w", flake, err)
+		}
+		return nil, ctx.Err()
 	}
-	return machines, nil
+	var names []string
+	if err := json.Unmarshal(out, &names); err != nil {
+		return nil, fmt.Errorf("asking nix for the machines of %s: %w", flake, err)
+	}
+	return n.machinesFor(ctx, system, flake, names), ctx.Err()
+}
+
+// machinesFor leaves out the machines that are of another system: neither `nix
+// flake show` nor a machine's name tells.
+func (n *Nix) machinesFor(ctx context.Context, system, flake string, names []string) []string {
+	var machines []string
+	for _, name := range names {
+		toplevel := fmt.Sprintf("%s#nixosConfigurations.%s.config.system.build.toplevel", flake, quoted(name))
+		// What cannot be evaluated is to fail as a build, by name.
+		of, err := n.Command(ctx, "eval", "--raw", toplevel+".system").Output()
+		if err != nil || string(of) == system {
+			machines = append(machines, toplevel)
+		}
+	}
+	return machines
+}
+
+// system is the one of this machine, as nix calls it.
+func (n *Nix) system(ctx context.Context) (string, error) {
+	out, err := n.Command(ctx, "eval", "--impure", "--raw", "--expr", "builtins.currentSystem").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking nix for the system: %w", withStderr(err))
+	}
+	return string(out), nil
 }
 
 // quoted is an attribute's name as it stands in a path of attributes.

@@ -37,6 +37,8 @@ type state struct {
 	Cache      string   `json:"cache"` // URL
 	Cursor     int64    `json:"cursor"`
 	Unfinished []string `json:"unfinished"`
+	// Temporary: the queue is to go once nothing is unfinished.
+	Temporary bool `json:"temporary,omitempty"`
 }
 
 // Queue is an open queue. Its methods may be called by several goroutines at
@@ -52,6 +54,7 @@ type Queue struct {
 	cache      string
 	cursor     int64
 	unfinished map[string]bool
+	temporary  bool
 	dirty      bool
 }
 
@@ -113,7 +116,7 @@ func (q *Queue) read() error {
 	if err != nil {
 		return fmt.Errorf("reading the queue: %s: %w; delete it to begin anew", q.file, err)
 	}
-	q.cursor = s.Cursor
+	q.cursor, q.temporary = s.Cursor, s.Temporary
 	for _, p := range s.Unfinished {
 		q.unfinished[p] = true
 	}
@@ -178,6 +181,22 @@ func (q *Queue) Reset(cursor int64) {
 	clear(q.unfinished)
 }
 
+// Keep says whether the queue is for good. One that is not is Temporary.
+func (q *Queue) Keep(keep bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.temporary == keep {
+		q.temporary, q.dirty = !keep, true
+	}
+}
+
+// Temporary says whether the queue is to be removed once nothing is unfinished.
+func (q *Queue) Temporary() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.temporary
+}
+
 // Save writes what has changed since it was written last, whole or not at all.
 func (q *Queue) Save() error {
 	q.mu.Lock()
@@ -187,7 +206,7 @@ func (q *Queue) Save() error {
 	}
 	s := state{
 		Schema: schema, Store: q.store, Cache: q.cache, Cursor: q.cursor,
-		Unfinished: slices.Sorted(maps.Keys(q.unfinished)),
+		Unfinished: slices.Sorted(maps.Keys(q.unfinished)), Temporary: q.temporary,
 	}
 	q.dirty = false
 	q.mu.Unlock()
@@ -229,6 +248,18 @@ func write(file string, s state) (err error) {
 		err = os.Rename(tmp.Name(), file)
 	}
 	return err
+}
+
+// Remove forgets all that the queue holds, with its file, and closes it.
+func (q *Queue) Remove() error {
+	err := os.Remove(q.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err = errors.Join(err, q.lock.Close()); err != nil {
+		return fmt.Errorf("removing the queue: %w", err)
+	}
+	return nil
 }
 
 // Close saves the queue and lets others open it.

@@ -45,7 +45,7 @@ func TestGoesOnWhereItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	q = open(t, dir)
-	defer q.Close()
+	defer func() { _ = q.Close() }()
 	if q.Cursor() != 3 || len(q.Unfinished()) != 0 {
 		t.Errorf("after a reset: %d, %q", q.Cursor(), q.Unfinished())
 	}
@@ -107,7 +107,7 @@ func TestAFailedSaveIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	q = open(t, dir)
-	defer q.Close()
+	defer func() { _ = q.Close() }()
 	if q.Cursor() != 1 {
 		t.Error("it was lost")
 	}
@@ -120,4 +120,27 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q was taken as %+v", text, s)
 		}
 	})
+}
+
+func TestATemporaryQueueIsKnownAsOneAfterAKillAndGoesWithoutATrace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := open(t, dir)
+	q.Keep(false)
+	q.Saw(1, "/s/a", true)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir)
+	if !q.Temporary() {
+		t.Error("it is taken for one that is kept")
+	}
+	if err := q.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	q = open(t, dir)
+	defer func() { _ = q.Close() }()
+	if !q.Fresh || q.Temporary() {
+		t.Error("something was left of it")
+	}
 }

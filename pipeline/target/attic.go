@@ -56,7 +56,7 @@ func askAttic(ctx context.Context, a *Answer, token string) (*attic, error) {
 	if name == "." || name == "/" {
 		return nil, errNoAttic // its caches have names
 	}
-	status, text, err := do(ctx, http.MethodGet, at(a.URL, "attic-cache-info"), token, nil, maxInfo)
+	status, text, err := do(ctx, http.MethodGet, at(a.URL, "attic-cache-info"), token, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (*attic) Close()             {}
 func (t *attic) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	status, text, err := do(ctx, http.MethodGet, t.api+"_api/v1/cache-config/"+t.cache, t.token, nil, maxInfo)
+	status, text, err := do(ctx, http.MethodGet, t.api+"_api/v1/cache-config/"+t.cache, t.token, nil)
 	if err == nil && status != http.StatusOK {
 		err = atticError(status, text)
 	}

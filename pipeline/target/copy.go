@@ -113,7 +113,7 @@ func (t *copyTarget) has() func(ctx context.Context, file string) (bool, error) 
 // Holds asks a plain HTTP cache for a file, such as a narinfo. As for Nix, 403
 // means that it is not there: so say stores that cannot be listed.
 func Holds(ctx context.Context, cache, file, token string) (bool, error) {
-	status, _, err := do(ctx, http.MethodHead, at(cache, file), token, nil, maxInfo)
+	status, _, err := do(ctx, http.MethodHead, at(cache, file), token, nil)
 	switch {
 	case err != nil:
 		return false, err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -49,8 +50,8 @@ func at(cache, file string) string {
 	return strings.TrimSuffix(bare, "/") + "/" + file
 }
 
-// do sends a request and returns what is answered, at most limit bytes of it.
-func do(ctx context.Context, method, address, token string, body io.Reader, limit int64) (int, []byte, error) {
+// do sends a request and returns what is answered, at most maxInfo bytes of it.
+func do(ctx context.Context, method, address, token string, body io.Reader) (int, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
 		return 0, nil, err
@@ -63,7 +64,7 @@ func do(ctx context.Context, method, address, token string, body io.Reader, limi
 		return 0, nil, withoutURL(err)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, limit))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxInfo))
 	if err != nil {
 		return 0, nil, fmt.Errorf("reading the answer: %w", err)
 	}
@@ -87,14 +88,26 @@ type info struct {
 
 // cacheInfo reads the one file that each binary cache has.
 func cacheInfo(ctx context.Context, cache, token string) (info, error) {
-	status, text, err := do(ctx, http.MethodGet, at(cache, "nix-cache-info"), token, nil, maxInfo)
+	status, text, err := do(ctx, http.MethodGet, at(cache, "nix-cache-info"), token, nil)
 	if err != nil {
 		return info{}, err
 	}
 	if status != http.StatusOK {
 		return info{}, fmt.Errorf("nix-cache-info: HTTP %d %s", status, http.StatusText(status))
 	}
+	if !describesCache(text) {
+		return info{}, fmt.Errorf("there is no binary cache: its nix-cache-info begins with %.20q", text)
+	}
 	return info{text: text, storeDir: storeDirOf(text)}, nil
+}
+
+// describesCache tells a nix-cache-info from what a server or a login page answers
+// to everything. An empty one is taken, as Nix does.
+func describesCache(text []byte) bool {
+	return len(text) == 0 || slices.ContainsFunc(strings.Split(string(text), "\n"), func(line string) bool {
+		key, _, _ := strings.Cut(line, ":")
+		return key == "StoreDir" || key == "WantMassQuery" || key == "Priority"
+	})
 }
 
 func storeDirOf(text []byte) string {
@@ -111,7 +124,7 @@ func storeDirOf(text []byte) string {
 // the nix-cache-info that it has just served, byte by byte, which changes
 // nothing. A server that takes every method for GET gives it back once more.
 func takesUploads(ctx context.Context, cache, token string, i info) error {
-	status, text, err := do(ctx, http.MethodPut, at(cache, "nix-cache-info"), token, bytes.NewReader(i.text), maxInfo)
+	status, text, err := do(ctx, http.MethodPut, at(cache, "nix-cache-info"), token, bytes.NewReader(i.text))
 	switch {
 	case err != nil:
 		return fmt.Errorf("uploads are not taken: %w", err)

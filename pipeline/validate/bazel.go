@@ -25,11 +25,10 @@ func hasBazelRules(dir string) bool {
 		return false
 	}
 	found := false
-	// What cannot be read has no rules.
 	_ = filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			return nil
+			return nil //nolint:nilerr // what cannot be read has no rules
 		case d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules" || strings.HasPrefix(d.Name(), "bazel-")):
 			return fs.SkipDir
 		case d.Name() != "BUILD" && d.Name() != "BUILD.bazel":

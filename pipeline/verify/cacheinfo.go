@@ -84,7 +84,7 @@ func (c *cache) cacheInfo(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking for %s: %w", target.Redacted(), err)
 	}
-	req.Header.Set("User-Agent", "flywheel-verify")
+	c.sign(req)
 	resp, err := c.client.Do(req)
 	if err != nil {
 		return "", transportFault(ctx, err)

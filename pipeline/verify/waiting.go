@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/check"
 )
 
 const (
@@ -19,7 +21,15 @@ const (
 type waiting struct {
 	timeout time.Duration // for all attempts together
 	attempt time.Duration // for one
+	last    time.Duration // for one that begins as the time is over, at most attempt
 	clock   clock
+}
+
+// patient gives every attempt the whole limit. It is for what is asked of a cache
+// that answers already.
+func (w waiting) patient(limit time.Duration) waiting {
+	w.attempt, w.last = limit, limit
+	return w
 }
 
 // clock is time, or a test's.
@@ -55,13 +65,14 @@ func (w waiting) until(ctx context.Context, out io.Writer, once func(context.Con
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		// The last attempt may begin when the time is over, and gets a second.
-		attempt, cancel := context.WithTimeout(ctx, min(w.attempt, max(w.timeout-spent(), time.Second)))
+		attempt, cancel := context.WithTimeout(ctx, min(w.attempt, max(w.timeout-spent(), w.last)))
 		found, err := once(attempt)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, check.ErrSkip):
+			return err
 		case err == nil:
 			_, _ = fmt.Fprintf(out, "%7.1fs  attempt %d: %s\n", spent().Seconds(), n, found)
 			return nil

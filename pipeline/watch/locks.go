@@ -69,7 +69,7 @@ func (l *Locks) Run(ctx context.Context) error {
 		case <-due:
 			if err := l.flush(ctx); err != nil {
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // it is told to end
 				}
 				return err
 			}

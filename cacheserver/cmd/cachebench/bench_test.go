@@ -200,6 +200,23 @@ func TestPull(t *testing.T) {
 	wantEmpty(t, temp)
 }
 
+func TestStore(t *testing.T) {
+	t.Parallel()
+	nginx, err := exec.LookPath("nginx")
+	if err != nil {
+		t.Skip("nginx is not installed: it is the store of plain files")
+	}
+	if _, err := exec.LookPath("nix"); err != nil {
+		t.Skip("nix is not installed: it makes the store, and is what flywheel is compared with")
+	}
+	temp := t.TempDir()
+	o := storeOptions{common: common{rounds: 1, temp: temp}, paths: changedPart, largest: 8 << 10, compression: "zstd", nginx: nginx}
+	var out bytes.Buffer
+	must(t, o.inTemp(func(dir string) error { return benchmarkStore(t.Context(), o, dir, &out, io.Discard) }))
+	wantTables(t, out.String(), map[string]int{"A store": 9})
+	wantEmpty(t, temp)
+}
+
 func TestScale(t *testing.T) {
 	t.Parallel()
 	temp, other := t.TempDir(), t.TempDir()

@@ -48,7 +48,7 @@ Exit status: 0 done, 1 failed, 2 bad usage.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(dedupCommand(), pushCommand(), pullCommand(), loadCommand(), bazelCommand(), scaleCommand())
+	root.AddCommand(dedupCommand(), pushCommand(), pullCommand(), loadCommand(), bazelCommand(), storeCommand(), scaleCommand())
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError

@@ -87,12 +87,32 @@ http {
     server {
         listen %[3]s;
         root %[4]s;
-    }
+%[5]s    }
 }
+`
+
+// takesFiles lets clients of nginx store files by PUT, of any size.
+const takesFiles = `        client_max_body_size 0;
+        dav_methods PUT;
+        create_full_put_path on;
 `
 
 // startNginx starts nginx over a directory of files.
 func startNginx(ctx context.Context, binary, dir, root string) (*process, error) {
+	return startNginxWith(ctx, binary, dir, root, "")
+}
+
+// startFileStore starts nginx over an empty directory, into which clients store
+// files.
+func startFileStore(ctx context.Context, binary, dir string) (*process, error) {
+	root := filepath.Join(dir, "files")
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return nil, err
+	}
+	return startNginxWith(ctx, binary, dir, root, takesFiles)
+}
+
+func startNginxWith(ctx context.Context, binary, dir, root, more string) (*process, error) {
 	addr, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +123,7 @@ func startNginx(ctx context.Context, binary, dir, root string) (*process, error)
 		user = "user root;\n"
 	}
 	config := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, user, dir, addr, root), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, user, dir, addr, root, more), 0o600); err != nil {
 		return nil, err
 	}
 	p := &process{name: "nginx", url: "http://" + addr, said: &bytes.Buffer{}}

@@ -62,11 +62,11 @@ Exit status:
 		},
 	}
 	cacheFlags(cmd, &o.Options)
-	o.reporting.flags(cmd)
+	o.flags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.File, "file", "f", "", "Nix `file` whose attributes the installables are")
 	f.BoolVar(&o.All, "all", false, "build all packages, checks, development shells and NixOS configurations of the flakes, for this system")
-	f.BoolVar(&o.SkipCached, "skip-cached", false, "neither fetch nor build what the cache holds already")
+	f.BoolVar(&o.SkipCached, "skip-cached", false, "neither fetch nor build what the cache holds already; with --out, --out-link or --gc-root it is fetched")
 	f.BoolVarP(&o.KeepGoing, "keep-going", "k", false, "when something fails, build what can be built all the same")
 	f.IntVar(&o.Parallel, "parallel", 0, "how many installables to build at a time, each by itself, while others are evaluated (default with --all, --skip-cached or --keep-going 2)")
 	f.StringVar(&o.GCRoot, "gc-root", "", "`directory` of links to the results, which keep them from being collected")
@@ -97,7 +97,7 @@ func (o *buildOptions) check() error {
 }
 
 func build(cmd *cobra.Command, o buildOptions) error {
-	watched, err := o.reporting.begin(cmd, o.Credentials)
+	watched, err := o.begin(cmd, o.Credentials)
 	if err != nil {
 		return err
 	}

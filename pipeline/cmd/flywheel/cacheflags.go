@@ -12,6 +12,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nixconf"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
 
@@ -52,7 +53,7 @@ func checkCaches(o *flywheel.Options) error {
 		return fmt.Errorf("--jobs %d: want 1 or more", o.Jobs)
 	}
 	for _, key := range o.PublicKeys {
-		if err := flywheel.CheckKey(key); err != nil {
+		if err := nixconf.CheckKey(key); err != nil {
 			return fmt.Errorf("--trusted-public-key: %w", err)
 		}
 	}

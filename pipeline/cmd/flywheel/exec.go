@@ -20,6 +20,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/bazel"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/queue"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
 )
 
@@ -31,17 +32,19 @@ const (
 
 type execOptions struct {
 	bazelFlags
+	reporting
 	cache, data string
 }
 
 func execCommand() *cobra.Command {
-	var o execOptions
+	o := execOptions{reporting: reporting{shared: true}}
 	cmd := &cobra.Command{
 		Use:   "exec [--cache URL] -- COMMAND [ARGUMENT…]",
 		Short: "Run any command with the cache around it",
 		Long: `Runs a command, such as nix develop or nixos-rebuild, and pushes meanwhile what
 becomes valid in the Nix store; the command's own nix pulls from the cache. When it
-has ended, what is left is pushed.
+has ended, what is left is pushed. What was not, since the cache was away or flywheel
+was killed, is in the queue of flywheel watch; the next exec or watch goes on with it.
 
 A command of Bazel (bazel or bazelisk) pulls from the cache and fills it as Bazel does.
 What flywheel bazelrc prints is given to it in a temporary file that only the
@@ -92,6 +95,7 @@ Signals are passed on to it. Where it was not run:
 	f.SetInterspersed(false)
 	f.StringVar(&o.cache, "cache", "", "`URL[/INSTANCE]` of the cache: http, https, grpc or grpcs (default one in this process)")
 	f.StringVar(&o.data, "data", defaultData(), "`directory` of the data of the server in this process")
+	o.screenFlag(cmd)
 	o.add(f, bazel.TopLevel)
 	return cmd
 }
@@ -111,7 +115,7 @@ func (o *execOptions) check(args []string) error {
 	} else if o.data == "" {
 		return errors.New("neither XDG_CACHE_HOME nor HOME is set: say with --data where the cache is to be kept, or with --cache which to use")
 	}
-	return o.bazelFlags.check()
+	return errors.Join(o.bazelFlags.check(), o.reporting.check())
 }
 
 // around is what a command runs in: the arguments that it gets in the end, and what
@@ -187,20 +191,29 @@ func serveLocal(ctx context.Context, data string, stderr io.Writer) (url string,
 // meanwhile goes to the cache, and its own nix pulls from there. Nothing about the
 // cache, or about nix, changes how it ends.
 func (o *execOptions) watched(cmd *cobra.Command, path string, args []string) error {
-	build := flywheel.Options{
+	build := flywheel.AroundOptions{Options: flywheel.Options{
 		Data: o.data, Selection: flywheel.Selection{UpstreamKeys: []string{flywheel.DefaultUpstreamKey}}, DrainTime: flywheel.DefaultDrainTime,
-	}
+	}}
 	if o.cache != "" {
 		build.Caches = []string{o.cache}
 	}
-	surroundings(cmd, &build)
+	surroundings(cmd, &build.Options)
+	build.State, _ = queue.Dir() // without one, nothing is remembered
+	shown, err := o.begin(cmd, build.Credentials)
+	if err != nil {
+		return err
+	}
+	build.Observer = shown
 	var status int
 	var failed error
-	_, err := flywheel.Around(cmd.Context(), build, func(env []string) {
+	report, err := flywheel.Around(cmd.Context(), build, func(env []string) {
 		status, failed = foreground(cmd.Context(), path, args, env)
 	})
 	if err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "flywheel: %v; %s ran without the cache\n", err, filepath.Base(args[0]))
+	}
+	if err := shown.finish(cmd.Context(), report); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "flywheel: %v\n", err)
 	}
 	if failed != nil {
 		return failed

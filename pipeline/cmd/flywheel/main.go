@@ -16,8 +16,8 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 )
 
-// Exit statuses. Those of 20 and above tell of the build, those of 40 and above
-// of what was deployed, those below 20 of everything before. An interrupted run
+// Exit statuses. Those of 20 and above tell of the build, those of 30 and above
+// of what is deployed, those below 20 of everything before. An interrupted run
 // ends with 128 and the signal's number.
 const (
 	exitOK            = 0
@@ -29,6 +29,7 @@ const (
 	exitChecks        = 10
 	exitFailed        = 20
 	exitNoCache       = 21 // built, but with --require-cache and a fault of the cache
+	exitDeploy        = 30 // a plan, an apply or a rollout failed
 	exitUnhealthy     = 40 // the cache that was deployed
 )
 
@@ -104,7 +105,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(buildCommand(), pushCommand(), watchCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand(), bazelrcCommand(), execCommand(), useCommand(), doctorCommand(), warmCommand())
+	root.AddCommand(buildCommand(), pushCommand(), watchCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand(), bazelrcCommand(), execCommand(), useCommand(), doctorCommand(), warmCommand(),
+		planCommand(), deployCommand(), destroyCommand(), runnersCommand(), healthCommand(), enrollCommand())
 	cmd, err := root.ExecuteContextC(ctx)
 	return status(ctx, cmd, err, stderr)
 }

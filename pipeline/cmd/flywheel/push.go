@@ -14,6 +14,7 @@ import (
 
 type pushOptions struct {
 	flywheel.PushOptions
+	reporting
 	stdin  bool
 	report string
 }
@@ -60,7 +61,7 @@ Exit status:
 				return usage(errors.New("--retries must be 0 or more"))
 			}
 			o.Paths = args
-			return usageOf(errors.Join(checkCaches(&o.Options), checkFile("report", o.report)))
+			return usageOf(errors.Join(checkCaches(&o.Options), checkFile("report", o.report), o.reporting.check()))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			surroundings(cmd, &o.Options)
@@ -75,6 +76,7 @@ Exit status:
 		},
 	}
 	cacheFlags(cmd, &o.Options)
+	o.screenFlag(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.stdin, "stdin", false, "read the paths from standard input, one a line")
 	f.BoolVar(&o.NoClosure, "no-closure", false, "push the paths only, without what they refer to")
@@ -102,8 +104,13 @@ func lines(r io.Reader) ([]string, error) {
 }
 
 func pushPaths(cmd *cobra.Command, o pushOptions) error {
-	report, err := flywheel.Push(cmd.Context(), o.PushOptions)
+	watched, err := o.begin(cmd, o.Credentials)
 	if err != nil {
+		return err
+	}
+	o.Observer = watched
+	report, err := flywheel.Push(cmd.Context(), o.PushOptions)
+	if err = errors.Join(err, watched.finish(cmd.Context(), report)); err != nil {
 		return err
 	}
 	if o.report != "" {

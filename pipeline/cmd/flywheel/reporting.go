@@ -21,12 +21,17 @@ import (
 type reporting struct {
 	reporters []string // KIND or KIND=FILE
 	artifacts string   // directory, or empty
+	shared    bool     // the terminal is another program's
 }
 
+// flags adds the flags of commands that build.
 func (r *reporting) flags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringArrayVar(&r.reporters, "reporter", nil, "how the run is shown: auto, plain, gitlab, github, terminal, json or jsonl; `KIND=FILE` writes to a file, too (repeatable, default auto)")
-	f.StringVar(&r.artifacts, "artifacts", "", "`directory` to write junit.xml, build.env, annotations.json and metrics.txt to, for GitLab's artifacts:reports")
+	r.screenFlag(cmd)
+	cmd.Flags().StringVar(&r.artifacts, "artifacts", "", "`directory` to write junit.xml, build.env, annotations.json and metrics.txt to, for GitLab's artifacts:reports")
+}
+
+func (r *reporting) screenFlag(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&r.reporters, "reporter", nil, "how the run is shown: auto, plain, gitlab, github, terminal, json or jsonl; `KIND=FILE` writes to a file, too (repeatable, default auto)")
 }
 
 func (r *reporting) check() error {
@@ -39,6 +44,9 @@ func (r *reporting) check() error {
 		}
 		if !toFile {
 			screens++
+		}
+		if r.shared && kind == reporter.Terminal {
+			return errors.New("--reporter terminal: the terminal is the command's that is run")
 		}
 		if toFile && (file == "" || kind == reporter.Auto || kind == reporter.Terminal) {
 			return fmt.Errorf("--reporter %s: want a file, and what is not for a terminal", text)
@@ -81,7 +89,11 @@ func (r *reporting) begin(cmd *cobra.Command, credentials credential.Finder) (*w
 		w.files = append(w.files, f)
 		w.reporters = append(w.reporters, reporter.New(reporter.Kind(name), reporter.Options{Out: f, Getenv: os.Getenv}))
 	}
-	o := reporter.Options{Out: stderr, Getenv: os.Getenv, Columns: columnsOf(stderr)}
+	o := reporter.Options{Out: stderr, Getenv: os.Getenv}
+	// In the background, what is drawn would go over what the foreground says.
+	if !r.shared && hasTerminal() {
+		o.Columns = columnsOf(stderr)
+	}
 	if token := os.Getenv(credential.TokenVariable); token != "" {
 		o.Secrets = append(o.Secrets, token)
 	}

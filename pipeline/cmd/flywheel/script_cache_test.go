@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -176,6 +177,8 @@ func serverOf(ts *testscript.TestScript, name string) *scriptServer {
 //	writes STATUS  with a status, to those who push
 //	cut N          N more times as it should, then connections are cut
 //	slow DURATION  each answer takes so long
+//	trickle RATE   so many bytes a second, in both directions
+//	garbage PART   with bytes that mean nothing, where the URL's path has PART
 //	key KEY        that its public key is another, a string of JSON
 //	hold           not at all, to those who push
 //	attic          as an Attic server, which has no push protocol
@@ -214,6 +217,17 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 			time.Sleep(d)
 			return false
 		}
+	case "trickle":
+		ts.Check(numberErr)
+		f = s.trickle(number)
+	case "garbage":
+		f = func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, argument) {
+				return false
+			}
+			_, _ = w.Write(bytes.Repeat([]byte{0xff, 0x00, 0x7b, 0x0a}, 1<<10))
+			return true
+		}
 	case "key":
 		f = s.tellKey(argument)
 	case "hold":
@@ -248,6 +262,47 @@ func cutConnectionsAfter(n int) func(http.ResponseWriter, *http.Request) bool {
 		}
 		return true
 	}
+}
+
+// trickle lets so many bytes a second through, each way.
+func (s *scriptServer) trickle(rate int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		slowly := r.Clone(r.Context())
+		slowly.Body = slowBody{r.Body, rate}
+		s.inner.Handler().ServeHTTP(slowWriter{w, rate}, slowly)
+		return true
+	}
+}
+
+// slowSteps is in how many parts a second's bytes go.
+const slowSteps = 10
+
+type slowBody struct {
+	io.ReadCloser
+	rate int
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	time.Sleep(time.Second / slowSteps)
+	return b.ReadCloser.Read(p[:min(len(p), max(1, b.rate/slowSteps))])
+}
+
+type slowWriter struct {
+	http.ResponseWriter
+	rate int
+}
+
+func (w slowWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		time.Sleep(time.Second / slowSteps)
+		var m int
+		m, err = w.ResponseWriter.Write(p[n:min(len(p), n+max(1, w.rate/slowSteps))])
+		n += m
+		if f, ok := w.ResponseWriter.(http.Flusher); ok {
+			f.Flush()
+		}
+	}
+	return n, err
 }
 
 // tellKey answers with another public key where a client asks for it.

@@ -110,6 +110,7 @@ func setUpScript(env *testscript.Env) error {
 //	nix          nix is installed
 //	nix-beside   it is found whatever PATH says
 //	debian       this is a Debian whose package nix-bin --setup installs, or Ubuntu
+//	two-users    this is root, who can start nix-daemon and be nobody
 //	mount        a file system can be mounted, in a namespace of its own
 func scriptCondition(name string) (bool, error) {
 	switch name {
@@ -126,6 +127,10 @@ func scriptCondition(name string) (bool, error) {
 	case "debian":
 		text, err := os.ReadFile("/etc/os-release")
 		return err == nil && strings.Contains("\n"+string(text), "\nID=debian\n") && os.Geteuid() == 0, nil
+	case "two-users":
+		_, daemon := exec.LookPath("nix-daemon")
+		_, setpriv := exec.LookPath("setpriv")
+		return os.Geteuid() == 0 && daemon == nil && setpriv == nil, nil
 	case "mount":
 		return exec.Command("unshare", "--mount", "mount", "-t", "tmpfs", "none", os.TempDir()).Run() == nil, nil
 	}

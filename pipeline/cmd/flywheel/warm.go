@@ -63,7 +63,7 @@ Exit status:
 		},
 	}
 	cacheFlags(cmd, &o.Options.Options)
-	o.reporting.flags(cmd)
+	o.flags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.File, "file", "f", "", "Nix `file` whose attributes the installables are")
 	f.IntVar(&o.Parallel, "parallel", 0, "how many installables to build at a time (default 2)")
@@ -112,7 +112,7 @@ func installables(stdin io.Reader, args []string) ([]string, error) {
 }
 
 func runWarm(cmd *cobra.Command, o warmOptions) error {
-	watched, err := o.reporting.begin(cmd, o.Credentials)
+	watched, err := o.begin(cmd, o.Credentials)
 	if err != nil {
 		return err
 	}

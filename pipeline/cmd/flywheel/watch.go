@@ -12,6 +12,7 @@ import (
 
 func watchCommand() *cobra.Command {
 	var o flywheel.WatchOptions
+	var shown reporting
 	cmd := &cobra.Command{
 		Use:   "watch --cache URL",
 		Short: "Push every store path as soon as it is valid, until told to stop",
@@ -46,12 +47,17 @@ Exit status:
 			if o.State == "" {
 				o.State, err = queue.Dir()
 			}
-			return usageOf(errors.Join(err, checkCaches(&o.Options)))
+			return usageOf(errors.Join(err, checkCaches(&o.Options), shown.check()))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			surroundings(cmd, &o.Options)
-			report, err := flywheel.Watch(cmd.Context(), o)
+			watched, err := shown.begin(cmd, o.Credentials)
 			if err != nil {
+				return err
+			}
+			o.Observer = watched
+			report, err := flywheel.Watch(cmd.Context(), o)
+			if err = errors.Join(err, watched.finish(cmd.Context(), report)); err != nil {
 				return err
 			}
 			if n := len(report.Missing); n > 0 {
@@ -61,6 +67,7 @@ Exit status:
 		},
 	}
 	cacheFlags(cmd, &o.Options)
+	shown.screenFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.State, "state", "", "`directory` of the queue (default flywheel/watch in XDG_STATE_HOME)")
 	f.DurationVar(&o.DrainTime, "drain", flywheel.DefaultDrainTime, "for how long what is left is pushed once it was told to stop")
