@@ -119,12 +119,14 @@ func (r BuildResult) MarshalJSON() ([]byte, error) {
 	var concrete struct {
 		Out     *dagger.Directory
 		Report  *dagger.File
+		Reports *dagger.Directory
 		Summary string
 		Ok      bool
 		Message string
 	}
 	concrete.Out = r.Out
 	concrete.Report = r.Report
+	concrete.Reports = r.Reports
 	concrete.Summary = r.Summary
 	concrete.Ok = r.Ok
 	concrete.Message = r.Message
@@ -135,6 +137,7 @@ func (r *BuildResult) UnmarshalJSON(bs []byte) error {
 	var concrete struct {
 		Out     *dagger.Directory
 		Report  *dagger.File
+		Reports *dagger.Directory
 		Summary string
 		Ok      bool
 		Message string
@@ -145,6 +148,7 @@ func (r *BuildResult) UnmarshalJSON(bs []byte) error {
 	}
 	r.Out = concrete.Out
 	r.Report = concrete.Report
+	r.Reports = concrete.Reports
 	r.Summary = concrete.Summary
 	r.Ok = concrete.Ok
 	r.Message = concrete.Message
@@ -154,11 +158,13 @@ func (r *BuildResult) UnmarshalJSON(bs []byte) error {
 func (r Checks) MarshalJSON() ([]byte, error) {
 	var concrete struct {
 		Report  *dagger.File
+		Junit   *dagger.File
 		Summary string
 		Ok      bool
 		Message string
 	}
 	concrete.Report = r.Report
+	concrete.Junit = r.Junit
 	concrete.Summary = r.Summary
 	concrete.Ok = r.Ok
 	concrete.Message = r.Message
@@ -168,6 +174,7 @@ func (r Checks) MarshalJSON() ([]byte, error) {
 func (r *Checks) UnmarshalJSON(bs []byte) error {
 	var concrete struct {
 		Report  *dagger.File
+		Junit   *dagger.File
 		Summary string
 		Ok      bool
 		Message string
@@ -177,6 +184,43 @@ func (r *Checks) UnmarshalJSON(bs []byte) error {
 		return err
 	}
 	r.Report = concrete.Report
+	r.Junit = concrete.Junit
+	r.Summary = concrete.Summary
+	r.Ok = concrete.Ok
+	r.Message = concrete.Message
+	return nil
+}
+
+func (r WarmResult) MarshalJSON() ([]byte, error) {
+	var concrete struct {
+		Report  *dagger.File
+		Reports *dagger.Directory
+		Summary string
+		Ok      bool
+		Message string
+	}
+	concrete.Report = r.Report
+	concrete.Reports = r.Reports
+	concrete.Summary = r.Summary
+	concrete.Ok = r.Ok
+	concrete.Message = r.Message
+	return json.Marshal(&concrete)
+}
+
+func (r *WarmResult) UnmarshalJSON(bs []byte) error {
+	var concrete struct {
+		Report  *dagger.File
+		Reports *dagger.Directory
+		Summary string
+		Ok      bool
+		Message string
+	}
+	err := json.Unmarshal(bs, &concrete)
+	if err != nil {
+		return err
+	}
+	r.Report = concrete.Report
+	r.Reports = concrete.Reports
 	r.Summary = concrete.Summary
 	r.Ok = concrete.Ok
 	r.Message = concrete.Message
@@ -567,7 +611,21 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 			if err != nil {
 				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
 			}
-			return (*AtticCache).Validate(&parent, ctx)
+			var affected string
+			if inputArgs["affected"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["affected"]), &affected)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg affected", err))
+				}
+			}
+			var history *dagger.Directory
+			if inputArgs["history"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["history"]), &history)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg history", err))
+				}
+			}
+			return (*AtticCache).Validate(&parent, ctx, affected, history)
 		case "Verify":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
@@ -596,6 +654,48 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 				}
 			}
 			return (*AtticCache).Verify(&parent, ctx, url, timeout, server)
+		case "Warm":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var installables []string
+			if inputArgs["installables"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["installables"]), &installables)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg installables", err))
+				}
+			}
+			var list *dagger.File
+			if inputArgs["list"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["list"]), &list)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg list", err))
+				}
+			}
+			var pin string
+			if inputArgs["pin"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["pin"]), &pin)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg pin", err))
+				}
+			}
+			var keep int
+			if inputArgs["keep"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["keep"]), &keep)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg keep", err))
+				}
+			}
+			var run string
+			if inputArgs["run"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["run"]), &run)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg run", err))
+				}
+			}
+			return (*AtticCache).Warm(&parent, ctx, installables, list, pin, keep, run)
 		case "":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
@@ -704,6 +804,18 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
 			}
 			return nil, (*Checks).Check(&parent)
+		default:
+			return nil, fmt.Errorf("unknown function %s", fnName)
+		}
+	case "WarmResult":
+		switch fnName {
+		case "Check":
+			var parent WarmResult
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			return nil, (*WarmResult).Check(&parent)
 		default:
 			return nil, fmt.Errorf("unknown function %s", fnName)
 		}
