@@ -111,6 +111,6 @@ func (t *preparedTx) stmt(ctx context.Context, text string) *sql.Stmt {
 // through compiles what was wanted. One that cannot be goes on running as it is.
 func (t *preparedTx) through(ctx context.Context) {
 	for text := range t.wanted {
-		_, _ = t.p.stmt(ctx, text)
+		_, _ = t.p.stmt(ctx, text) //nolint:sqlclosecheck // it is kept
 	}
 }

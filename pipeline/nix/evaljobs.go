@@ -63,7 +63,7 @@ func (n *Nix) Jobs(ctx context.Context, flake string, tell func(Job)) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoEvalJobs, err)
 	}
-	defer os.RemoveAll(roots)
+	defer func() { _ = os.RemoveAll(roots) }()
 	for _, kind := range outputKinds {
 		if err := n.jobsOf(ctx, flake+"#"+kind+"."+system, roots, tell); err != nil {
 			return err

@@ -57,7 +57,7 @@ func newTrip(storeDir string) (*trip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a path to push: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, tripName)
 	if err := os.WriteFile(file, contents, 0o600); err != nil {
 		return nil, fmt.Errorf("making a path to push: %w", err)

@@ -83,7 +83,7 @@ func (c *cache) bazel(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("connecting to %s: %w", address, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if c.token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.token)
 	}

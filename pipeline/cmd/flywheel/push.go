@@ -61,7 +61,7 @@ Exit status:
 				return usage(errors.New("--retries must be 0 or more"))
 			}
 			o.Paths = args
-			return usageOf(errors.Join(checkCaches(&o.Options), checkFile("report", o.report), o.reporting.check()))
+			return usageOf(errors.Join(checkCaches(&o.Options), checkFile("report", o.report), o.check()))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			surroundings(cmd, &o.Options)
