@@ -140,7 +140,8 @@ func apply(ctx context.Context, o Options, destroy bool) (Result, error) {
 		r.tell("apply", "nothing to do")
 	}
 	if destroy {
-		return result, r.forget(ctx)
+		r.forget(ctx)
+		return result, nil
 	}
 	if result.Outputs, err = r.tofu.outputs(ctx); err != nil {
 		return result, err
@@ -227,16 +228,15 @@ func (r *run) unlocked(ctx context.Context) error {
 
 // forget drops the state of a review that was removed: its branch does not come
 // back, and states would pile up.
-func (r *run) forget(ctx context.Context) error {
+func (r *run) forget(ctx context.Context) {
 	if r.Environment.Kind != environment.Review {
-		return nil
+		return
 	}
 	if err := r.state.remove(ctx); err != nil {
 		r.tell("state", "left behind: %v", err)
-		return nil
+		return
 	}
 	r.tell("state", "removed")
-	return nil
 }
 
 // tell writes a line of what is done.

@@ -44,14 +44,17 @@ var errSlowRollout = errors.New("the time for it is over")
 
 func (r *run) await(ctx context.Context, namespace, workload string) error {
 	began, told := time.Now(), ""
+	var seen progress
 	for {
 		p, err := r.progressOf(ctx, namespace, workload)
 		switch {
 		case ctx.Err() != nil:
+			p = seen // the last question may have been cut off
 			p.stuck = context.Cause(ctx).Error()
 		case err != nil:
 			return err
 		}
+		seen = p
 		if p.text != told && p.text != "" {
 			r.tell("rollout", "%s: %s", workload, p.text)
 			told = p.text
@@ -60,7 +63,7 @@ func (r *run) await(ctx context.Context, namespace, workload string) error {
 		case p.done:
 			r.tell("rollout", "%s is complete after %v", workload, time.Since(began).Round(100*time.Millisecond))
 			return nil
-		case ctx.Err() != nil && context.Cause(ctx) != errSlowRollout:
+		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlowRollout):
 			return context.Cause(ctx)
 		case p.stuck != "":
 			return r.failure(context.WithoutCancel(ctx), namespace, workload, p)

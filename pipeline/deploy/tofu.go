@@ -97,10 +97,7 @@ func (t *tofu) output(ctx context.Context, args ...string) ([]byte, error) {
 // init fetches the providers. Its output is of interest only when it fails.
 func (t *tofu) init(ctx context.Context) error {
 	var said bytes.Buffer
-	cmd := t.command(ctx, "init", "-input=false", "-no-color", "-lockfile=readonly")
-	if _, err := os.Stat(t.dir + "/.terraform.lock.hcl"); err != nil {
-		cmd = t.command(ctx, "init", "-input=false", "-no-color")
-	}
+	cmd := t.command(ctx, "init", "-input=false", "-no-color")
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
 		_, _ = t.out.Write(said.Bytes())

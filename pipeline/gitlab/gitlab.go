@@ -45,7 +45,9 @@ func (e *Error) Error() string {
 }
 
 // Client asks one GitLab. Its methods may be called at the same time.
-type Client struct{ api *api.Client }
+type Client struct {
+	api *api.Client //nolint:staticcheck // the frozen module, see the package's comment
+}
 
 // New returns a client of the GitLab at base, such as https://gitlab.example.org,
 // which shows a personal, project or group access token. Nothing is asked yet.
@@ -54,7 +56,7 @@ func New(base, token string) (*Client, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fmt.Errorf("the GitLab %q: want https://HOST", base)
 	}
-	c, err := api.NewClient(token, api.WithBaseURL(base), api.WithHTTPClient(&http.Client{Timeout: requestTime}), api.WithCustomRetryMax(3))
+	c, err := api.NewClient(token, api.WithBaseURL(base), api.WithHTTPClient(&http.Client{Timeout: requestTime}), api.WithCustomRetryMax(3)) //nolint:staticcheck // the frozen module, see the package's comment
 	if err != nil {
 		return nil, fmt.Errorf("the GitLab %s: %w", base, err)
 	}
