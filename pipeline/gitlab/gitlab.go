@@ -46,7 +46,7 @@ func (e *Error) Error() string {
 
 // Client asks one GitLab. Its methods may be called at the same time.
 type Client struct {
-	api *api.Client //nolint:staticcheck // the frozen module, see the package's comment
+	api *api.Client
 }
 
 // New returns a client of the GitLab at base, such as https://gitlab.example.org,
@@ -56,7 +56,7 @@ func New(base, token string) (*Client, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fmt.Errorf("the GitLab %q: want https://HOST", base)
 	}
-	c, err := api.NewClient(token, api.WithBaseURL(base), api.WithHTTPClient(&http.Client{Timeout: requestTime}), api.WithCustomRetryMax(3)) //nolint:staticcheck // the frozen module, see the package's comment
+	c, err := api.NewClient(token, api.WithBaseURL(base), api.WithHTTPClient(&http.Client{Timeout: requestTime}), api.WithCustomRetryMax(3))
 	if err != nil {
 		return nil, fmt.Errorf("the GitLab %s: %w", base, err)
 	}

@@ -26,10 +26,10 @@ func (s Store) BuildTime(p PathInfo, since, began time.Time) time.Duration {
 		switch {
 		case !ok:
 			continue
-		case !began.IsZero():
-			born = began
-		case born.Before(since):
+		case born.Before(since) && began.IsZero():
 			return 0
+		case born.Before(since):
+			born = began
 		}
 		return max(0, changed.Sub(born))
 	}

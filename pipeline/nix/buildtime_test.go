@@ -42,7 +42,7 @@ func TestALogOfAnEarlierBuildTellsNoTime(t *testing.T) {
 		"made by this build":           {p, born, never, time.Hour},
 		"made by an earlier one":       {p, born.Add(time.Second), never, 0},
 		"and this one's beginning":     {p, born.Add(time.Second), changed.Add(-time.Minute), time.Minute},
-		"of a clock that went back":    {p, born, changed.Add(time.Minute), 0},
+		"of a clock that went back":    {p, born.Add(time.Second), changed.Add(time.Minute), 0},
 		"fetched":                      {PathInfo{Deriver: p.Deriver}, born, never, 0},
 		"of which no deriver is known": {PathInfo{Ultimate: true}, born, never, 0},
 		"without a log":                {PathInfo{Ultimate: true, Deriver: "/nix/store/abcdeg-x.drv"}, born, never, 0},
