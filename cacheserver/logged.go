@@ -2,13 +2,13 @@ package cacheserver
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/auth"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 )
 
 // The doors, as the log names them.
@@ -35,11 +35,11 @@ func logged(log *slog.Logger, next http.Handler) http.Handler {
 			return
 		}
 		start := time.Now()
-		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		rec := observe.NewRecorder(w)
 		inside := &request{}
 		defer func() {
-			log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
-				"bytes", rec.bytes, "seconds", time.Since(start).Seconds(),
+			log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.Status(),
+				"bytes", rec.Bytes(), "seconds", time.Since(start).Seconds(),
 				"door", inside.door, "caller", inside.caller, "from", r.RemoteAddr)
 		}()
 		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestKey{}, inside)))
@@ -76,30 +76,3 @@ func withCaller(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-type recorder struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-}
-
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
-	return n, err
-}
-
-// ReadFrom lets files go from the kernel straight to the connection.
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	n, err := io.Copy(r.ResponseWriter, src)
-	r.bytes += n
-	return n, err
-}
-
-// Unwrap is for http.ResponseController.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

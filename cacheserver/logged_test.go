@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
 )
 
 // receiver is a ResponseWriter that remembers what it was given to read from,
@@ -36,7 +38,7 @@ func TestTheLogDoesNotStandBetweenAFileAndTheConnection(t *testing.T) {
 	}
 	defer f.Close()
 	under := &receiver{ResponseRecorder: httptest.NewRecorder()}
-	rec := &recorder{ResponseWriter: under}
+	rec := observe.NewRecorder(under)
 	var w http.ResponseWriter = rec
 	if _, ok := w.(io.ReaderFrom); !ok {
 		t.Fatal("recorder is no io.ReaderFrom: files would be copied through memory")
@@ -51,8 +53,8 @@ func TestTheLogDoesNotStandBetweenAFileAndTheConnection(t *testing.T) {
 	if limited.R != f {
 		t.Errorf("the connection was given %T, want the file itself", limited.R)
 	}
-	if rec.bytes != 4 || under.Body.String() != "0123" {
-		t.Errorf("%d bytes counted, %q sent", rec.bytes, under.Body)
+	if rec.Bytes() != 4 || under.Body.String() != "0123" {
+		t.Errorf("%d bytes counted, %q sent", rec.Bytes(), under.Body)
 	}
 }
 

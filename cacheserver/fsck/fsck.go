@@ -47,7 +47,8 @@ type Report struct {
 }
 
 // Good is true when nothing was found that a repair would have to mend. Packs
-// that the index does not know do no harm: collection deletes them.
+// that the index does not know do no harm: collection deletes them, but for those
+// that are older than the index.
 func (r *Report) Good() bool { return len(r.Damaged) == 0 && len(r.Tables) == 0 }
 
 // Progress is how far a check has come.
