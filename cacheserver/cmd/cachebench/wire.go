@@ -38,13 +38,16 @@ func newWire(ctx context.Context, server string) (*wire, error) {
 	w.group.Go(func() error {
 		for {
 			client, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
 			if err != nil {
-				if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-					return nil
-				}
 				return fmt.Errorf("counting what is sent: %w", err)
 			}
-			w.group.Go(func() error { return w.join(ctx, client, u.Host) })
+			w.group.Go(func() error {
+				w.join(ctx, client, u.Host)
+				return nil
+			})
 		}
 	})
 	return w, nil
@@ -52,14 +55,14 @@ func newWire(ctx context.Context, server string) (*wire, error) {
 
 // join carries a connection until both ends have closed it. What breaks it is the
 // client's to tell.
-func (w *wire) join(ctx context.Context, client net.Conn, address string) error {
-	defer client.Close()
+func (w *wire) join(ctx context.Context, client net.Conn, address string) {
+	defer func() { _ = client.Close() }()
 	var d net.Dialer
 	server, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil
+		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	stop := context.AfterFunc(ctx, func() {
 		_ = client.Close()
 		_ = server.Close()
@@ -77,7 +80,6 @@ func (w *wire) join(ctx context.Context, client net.Conn, address string) error 
 		_ = tcp.CloseWrite()
 	}
 	<-answered
-	return nil
 }
 
 // countedWriter counts as it goes: a client's connections outlive a push.
