@@ -41,6 +41,9 @@ func (r Rights) On(cache string) Right {
 
 var validPattern = regexp.MustCompile(`^[A-Za-z0-9*][A-Za-z0-9_+*-]{0,49}$`)
 
+// Several stars match what one does.
+var stars = regexp.MustCompile(`\*{2,}`)
+
 func checkPattern(pattern string) error {
 	if !validPattern.MatchString(pattern) {
 		return fmt.Errorf("cache %.80q: want 1 to 50 characters of A-Z, a-z, 0-9, -, _, + and *, the first a letter, a digit or *", pattern)
@@ -58,7 +61,7 @@ func NewRights(grants ...Grant) (Rights, error) {
 		if err := checkPattern(g.Pattern); err != nil {
 			return nil, err
 		}
-		byPattern[g.Pattern] |= g.Rights
+		byPattern[stars.ReplaceAllLiteralString(g.Pattern, "*")] |= g.Rights
 	}
 	var r Rights
 	for pattern := range byPattern {
@@ -72,7 +75,7 @@ func NewRights(grants ...Grant) (Rights, error) {
 		r = append(r, Grant{pattern, sum})
 	}
 	// A pattern that covers another has no characters more than it, and, having
-	// as many, more stars.
+	// as many, more stars, now that no two stars stand side by side.
 	slices.SortFunc(r, func(a, b Grant) int {
 		starsA, starsB := strings.Count(a.Pattern, "*"), strings.Count(b.Pattern, "*")
 		return cmp.Or(

@@ -117,6 +117,17 @@ func TestGrantsAddUpWhereOnePatternCoversAnother(t *testing.T) {
 	if _, err := auth.NewRights(auth.Grant{Pattern: "a b", Rights: auth.Pull}); err == nil {
 		t.Error("a space in a pattern was taken")
 	}
+	// The second says less although it has more stars.
+	r, err = auth.NewRights(
+		auth.Grant{Pattern: "*a*", Rights: auth.Push},
+		auth.Grant{Pattern: "***a", Rights: auth.Pull},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.On("a"); got != auth.Pull|auth.Push {
+		t.Errorf("a: %v of %v, want pull and push", got, r)
+	}
 }
 
 var patterns = rapid.StringMatching(`[ab*]{1,4}`)
