@@ -24,6 +24,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bazelcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/observe"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/oneport"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 )
 
@@ -141,8 +142,8 @@ func (s *Server) Handler() http.Handler {
 }
 
 // Serve answers on the listener, and gRPC alone on the others, and collects, until
-// ctx is done. /readyz then says no, and after the drain's delay, requests under
-// way have its time to end. It closes the listeners.
+// ctx is done. /readyz and gRPC's health then say no, and after the drain's delay,
+// requests under way have its time to end. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.Listener) error {
 	hs := &http.Server{
 		Handler:           s.Handler(),
@@ -154,10 +155,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.List
 		HTTP2:             bazelcache.HTTP2(),
 	}
 	hs.Protocols.SetHTTP1(true)
-	hs.Protocols.SetUnencryptedHTTP2(true) // gRPC
+	hs.Protocols.SetUnencryptedHTTP2(true)
 	g, gctx := errgroup.WithContext(ctx)
+	port := oneport.New(l, oneport.Limits{Preface: s.config.Limits.HeaderTime, Idle: s.config.Limits.IdleTime})
 	g.Go(func() error {
-		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := hs.Serve(port.HTTP); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving: %w", err)
 		}
 		return nil
@@ -168,8 +170,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.List
 	g.Go(func() error { return s.observed.run(background) })
 	ending, end := context.WithCancel(context.WithoutCancel(gctx))
 	defer end()
+	g.Go(func() error { return port.Run(ending) })
 	var calls sync.WaitGroup
-	for _, l := range onlyGRPC {
+	for _, l := range append(onlyGRPC, port.GRPC) {
 		calls.Add(1)
 		g.Go(func() error {
 			defer calls.Done()
@@ -183,6 +186,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.List
 		defer stop() // what the last requests used is to be recorded, too
 		<-gctx.Done()
 		s.ready.draining.Store(true)
+		s.bazel.Draining()
 		if ctx.Err() != nil { // a listener that failed leaves nothing to wait for
 			time.Sleep(s.config.Drain.Delay)
 		}

@@ -54,8 +54,8 @@ type Door struct {
 	uses    *uses
 	uploads *uploads
 	health  *health.Server
-	// overHTTP answers gRPC on the port that HTTP has, too. It is a server of its
-	// own: one that serves both ways cannot be stopped gracefully.
+	// overHTTP answers the gRPC that net/http is given. It is a server of its own:
+	// one that serves both ways cannot be stopped gracefully.
 	overHTTP *grpc.Server
 }
 
@@ -93,7 +93,6 @@ func (d *Door) Run(ctx context.Context) error {
 		case <-turn.C:
 			d.recordUses(ctx)
 		case <-ctx.Done():
-			d.health.Shutdown()
 			d.uploads.close()
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
@@ -102,6 +101,9 @@ func (d *Door) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Draining makes the health service say that no more calls are to come.
+func (d *Door) Draining() { d.health.Shutdown() }
 
 // ServeGRPC answers gRPC on a listener, which it closes, until ctx is done; calls
 // under way then have as long as drain says to end.
