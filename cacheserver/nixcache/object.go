@@ -37,10 +37,20 @@ type objectKind struct {
 	name func(*http.Request) (string, bool)
 }
 
+// Lengths are looked at apart from the expressions: counted repetitions would
+// take milliseconds of each start of whatever has this package.
 var (
-	validRealisation = regexp.MustCompile(`^[a-z0-9]{1,16}:[0-9a-zA-Z+/=]{1,128}![0-9A-Za-z+._?=-]{1,211}\.doi$`)
-	validOutput      = regexp.MustCompile(`^[0-9A-Za-z+._?=-]{1,211}\.doi$`)
-	validBuildID     = regexp.MustCompile(`^[0-9a-f]{8,128}(\.debug)?$`)
+	validRealisation = regexp.MustCompile(`^[a-z0-9]+:[0-9a-zA-Z+/=]+![0-9A-Za-z+._?=-]+\.doi$`)
+	validOutput      = regexp.MustCompile(`^[0-9A-Za-z+._?=-]+\.doi$`)
+	validBuildID     = regexp.MustCompile(`^[0-9a-f]{8,}(\.debug)?$`)
+)
+
+// The longest names: an output's is that of a store path, with its suffix; a
+// realisation's has a digest, at most SHA-512 in base 64, before it.
+const (
+	maxOutput      = 215
+	maxRealisation = 145 + maxOutput
+	maxBuildID     = 134
 )
 
 var (
@@ -50,15 +60,15 @@ var (
 	}}
 	realisations = objectKind{contentType: jsonType, limit: maxRecord, isJSON: true, name: func(r *http.Request) (string, bool) {
 		id := r.PathValue("id")
-		return "realisations/" + id, validRealisation.MatchString(id)
+		return "realisations/" + id, len(id) <= maxRealisation && validRealisation.MatchString(id)
 	}}
 	buildTraces = objectKind{contentType: jsonType, limit: maxRecord, isJSON: true, name: func(r *http.Request) (string, bool) {
 		drv, output := r.PathValue("drv"), r.PathValue("output")
-		return "build-trace-v2/" + drv + "/" + output, isDerivation(drv) && validOutput.MatchString(output)
+		return "build-trace-v2/" + drv + "/" + output, isDerivation(drv) && len(output) <= maxOutput && validOutput.MatchString(output)
 	}}
 	debugInfo = objectKind{contentType: jsonType, limit: maxRecord, isJSON: true, name: func(r *http.Request) (string, bool) {
 		id := r.PathValue("id")
-		return "debuginfo/" + id, validBuildID.MatchString(id)
+		return "debuginfo/" + id, len(id) <= maxBuildID && validBuildID.MatchString(id)
 	}}
 	// uploadedListings are of paths that are not there yet.
 	uploadedListings = objectKind{contentType: jsonType, limit: maxListing, name: func(r *http.Request) (string, bool) {

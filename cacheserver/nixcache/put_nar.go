@@ -68,13 +68,16 @@ type narFile struct {
 	format *format
 }
 
-var validFile = regexp.MustCompile(`^[0-9A-Za-z+._=-]{1,300}$`)
+// maxFile is how long a name may be.
+const maxFile = 300
+
+var validFile = regexp.MustCompile(`^[0-9A-Za-z+._=-]+$`)
 
 // parseNARFile reads a name such as <hash>.nar.zst, or <store hash>-<hash>.nar,
 // as some servers write it.
 func parseNARFile(name string) (narFile, error) {
 	stem, suffix, ok := strings.Cut(name, ".nar")
-	if !ok || stem == "" || !validFile.MatchString(name) {
+	if !ok || stem == "" || len(name) > maxFile || !validFile.MatchString(name) {
 		return narFile{}, errNoSuchFile
 	}
 	f := narFile{name: name}
