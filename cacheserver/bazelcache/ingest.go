@@ -11,7 +11,6 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/cas"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
 )
@@ -67,23 +66,29 @@ func newRecord(blob index.Blob, chunks []digest.Chunk, fn function, named digest
 }
 
 // record makes blobs visible. When it returns nil, all of them survive a crash.
-func (d *Door) record(ctx context.Context, records []record) ([]index.Blob, error) {
-	until := d.expiry()
-	blobs := make([]index.Blob, len(records))
-	err := d.index.Update(ctx, func(tx index.Tx) (err error) {
-		for i, r := range records {
-			if blobs[i], err = tx.AddBlob(r.blob, r.chunks, until); err != nil {
-				return err
-			}
-			for name, h := range r.aliases {
-				if err := tx.PutAlias(name, digest.Digest{Hash: h}, blobs[i].ID); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+func (d *Door) record(ctx context.Context, records []record) (blobs []index.Blob, err error) {
+	err = d.index.Update(ctx, func(tx index.Tx) error {
+		blobs, err = d.recordIn(tx, records)
+		return err
 	})
 	return blobs, err
+}
+
+func (d *Door) recordIn(tx index.Tx, records []record) ([]index.Blob, error) {
+	until := d.expiry()
+	blobs := make([]index.Blob, len(records))
+	for i, r := range records {
+		var err error
+		if blobs[i], err = tx.AddBlob(r.blob, r.chunks, until); err != nil {
+			return nil, err
+		}
+		for name, h := range r.aliases {
+			if err := tx.PutAlias(name, digest.Digest{Hash: h}, blobs[i].ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return blobs, nil
 }
 
 // ingest stores a blob from a stream and returns it. One that is not what was
@@ -166,85 +171,63 @@ type whole struct {
 }
 
 // storeAll stores blobs that were compared with their digests, in one pack and
-// one change of the index where others do not come in between.
+// one change of the index, which others share that come at the same time.
 func (d *Door) storeAll(ctx context.Context, blobs []whole) ([]index.Blob, error) {
 	records := make([]record, len(blobs))
-	var pieces []pack.Frame // not encoded yet
-	var all []digest.Hash
-	at := map[digest.Hash]index.Location{}
-	cut := false
+	var chunks []pack.Frame // not packed
 	for i, b := range blobs {
-		var chunks []digest.Chunk
-		if err := eachCut(b.data, func(piece []byte) {
-			c := digest.Chunk{Hash: digest.Of(piece), Size: uint32(len(piece))}
-			chunks = append(chunks, c)
-			if _, ok := at[c.Hash]; !ok {
-				at[c.Hash] = index.Location{}
-				all = append(all, c.Hash)
-				pieces = append(pieces, pack.Frame{Chunk: c, Data: piece})
-			}
-		}); err != nil {
-			return nil, err
-		}
-		blob := index.Blob{Digest: digest.Digest{Hash: chunks[0].Hash, Size: int64(len(b.data))}}
-		if len(chunks) > 1 {
-			blob.Hash = digest.Of(b.data)
-			cut = true
-		}
-		records[i] = newRecord(blob, chunks, b.fn, b.hash)
-	}
-	stored := map[digest.Hash]bool{}
-	if cut {
-		// Worth a question: a blob that was changed shares most of its chunks with
-		// what it was before.
-		missing, err := d.store.Missing(ctx, all)
+		cut, err := cutAll(b.data)
 		if err != nil {
 			return nil, err
 		}
-		for _, h := range all {
-			stored[h] = true
+		chunks = append(chunks, cut...)
+		records[i] = recordOf(b, cut)
+	}
+	var recorded []index.Blob
+	var locations map[digest.Hash]index.Location
+	if err := d.store.PutChunks(ctx, chunks, func(tx index.Tx, at map[digest.Hash]index.Location) (err error) {
+		for i, r := range records {
+			var size int64
+			for _, c := range r.chunks {
+				size += int64(at[c.Hash].Length)
+			}
+			records[i].blob.FileSize = size
 		}
-		for _, h := range missing {
-			delete(stored, h)
-		}
-	}
-	var frames []pack.Frame
-	for _, p := range pieces {
-		if !stored[p.Hash] {
-			frames = append(frames, pack.Frame{Chunk: p.Chunk, Data: frame.Encode(nil, p.Data)})
-		}
-	}
-	if len(frames) > 0 {
-		if err := d.store.PutFrames(ctx, frames); err != nil {
-			return nil, err
-		}
-	}
-	// The frames that count may be others than these: those of whoever came first.
-	located, err := d.index.Locate(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range located {
-		at[l.Hash] = l
-	}
-	for i := range records {
-		for _, c := range records[i].chunks {
-			records[i].blob.FileSize += int64(at[c.Hash].Length)
-		}
-	}
-	recorded, err := d.record(ctx, records)
-	if err != nil {
+		locations = at
+		recorded, err = d.recordIn(tx, records)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	for i, b := range recorded {
 		if blobs[i].fn != functionSHA256 {
 			d.known.put(knownName{blobs[i].fn, digest.Digest{Hash: blobs[i].hash, Size: b.Size}}, knownBlob{blob: b})
 		}
-		if l := at[b.Hash]; len(records[i].chunks) == 1 && l.Length > 0 {
+		if l := locations[b.Hash]; len(records[i].chunks) == 1 && l.Length > 0 {
 			d.known.locate(b, l)
 		}
 	}
 	return recorded, nil
+}
+
+// cutAll cuts bytes into chunks, each with its bytes.
+func cutAll(data []byte) (chunks []pack.Frame, err error) {
+	err = eachCut(data, func(piece []byte) {
+		chunks = append(chunks, pack.Frame{Chunk: digest.Chunk{Hash: digest.Of(piece), Size: uint32(len(piece))}, Data: piece})
+	})
+	return chunks, err
+}
+
+func recordOf(b whole, cut []pack.Frame) record {
+	blob := index.Blob{Digest: digest.Digest{Hash: cut[0].Hash, Size: int64(len(b.data))}}
+	if len(cut) > 1 {
+		blob.Hash = digest.Of(b.data)
+	}
+	chunks := make([]digest.Chunk, len(cut))
+	for i, c := range cut {
+		chunks[i] = c.Chunk
+	}
+	return newRecord(blob, chunks, b.fn, b.hash)
 }
 
 // eachCut cuts bytes into chunks.

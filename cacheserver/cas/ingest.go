@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -23,10 +24,18 @@ import (
 // upload is a set of checked frames that waits to be stored.
 type upload struct {
 	frames []pack.Frame
-	from   trace.Span // of the request
+	named  []digest.Hash // chunks that are stored, for record
+	record Record        // nil for none
+	from   trace.Span    // of the request
 	bytes  int64
 	done   chan error
 }
+
+// Record names chunks in the change of the index that records them. at says where
+// they lie. It may be run again, as index.Index.Update says. What it changed stays
+// where it fails with index.ErrMissingChunks; with any other error it undoes the
+// change, which is others', too.
+type Record func(tx index.Tx, at map[digest.Hash]index.Location) error
 
 // Reserve waits until n bytes of frames may be held in memory, and returns
 // what gives them back. It is to be called before they are read from a client.
@@ -58,10 +67,58 @@ func (s *Store) PutFrames(ctx context.Context, frames []pack.Frame) error {
 	return s.putChecked(ctx, frames)
 }
 
+// PutChunks stores those of the chunks that are not stored yet, and makes one
+// change of the index of that and of what record does: an upload of small blobs
+// waits for the disk once less than with PutFrames and a change of its own. chunks
+// have their bytes where frames have the packed ones.
+//
+// index.ErrMissingChunks: one that was there was collected meanwhile, and to try
+// again helps.
+func (s *Store) PutChunks(ctx context.Context, chunks []pack.Frame, record Record) error {
+	u := &upload{record: record}
+	stored, err := s.worthPacking(ctx, chunks)
+	if err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		if _, ok := stored[c.Hash]; ok {
+			u.named = append(u.named, c.Hash)
+		} else {
+			u.frames = append(u.frames, pack.Frame{Chunk: c.Chunk, Data: frame.Encode(nil, c.Data)})
+		}
+	}
+	return s.wait(ctx, u)
+}
+
+// worthAsking is how long a chunk is, in bytes, of which it takes longer to pack
+// it than to ask whether it is stored: a blob that was changed shares most of such
+// chunks with what it was before.
+const worthAsking = 16 << 10
+
+// worthPacking returns those of the chunks that need not be packed, as far as it is
+// worth to know.
+func (s *Store) worthPacking(ctx context.Context, chunks []pack.Frame) (map[digest.Hash]index.Location, error) {
+	var ask []digest.Hash
+	for _, c := range chunks {
+		if c.Size > worthAsking {
+			ask = append(ask, c.Hash)
+		}
+	}
+	if len(ask) == 0 {
+		return nil, nil
+	}
+	return s.located(ctx, ask)
+}
+
 // putChecked stores frames that are known to hold their chunks.
 func (s *Store) putChecked(ctx context.Context, frames []pack.Frame) error {
-	u := &upload{frames: frames, from: trace.SpanFromContext(ctx), done: make(chan error, 1)}
-	for _, f := range frames {
+	return s.wait(ctx, &upload{frames: frames})
+}
+
+// wait hands an upload to the writer and waits for its end.
+func (s *Store) wait(ctx context.Context, u *upload) error {
+	u.from, u.done = trace.SpanFromContext(ctx), make(chan error, 1)
+	for _, f := range u.frames {
 		u.bytes += int64(len(f.Data))
 	}
 	select {
@@ -100,11 +157,7 @@ func (s *Store) writer() {
 	for {
 		select {
 		case first := <-s.uploads:
-			group := s.gather(first)
-			err := s.write(group)
-			for _, u := range group {
-				u.done <- err
-			}
+			s.write(s.gather(first))
 		case <-s.closing:
 			return
 		}
@@ -134,45 +187,84 @@ func spans(group []*upload) []trace.Span {
 	return all
 }
 
-// write stores the frames of a group as one pack. No client's context ends it:
-// the others in the group still wait for it.
-func (s *Store) write(group []*upload) (err error) {
+// write stores the frames of a group as one pack, and tells its uploads how that
+// ended. No client's context ends it: the others in the group still wait for it.
+func (s *Store) write(group []*upload) {
 	ctx, end := observe.Shared(context.Background(), "write pack", spans(group))
-	defer func() { end(err) }()
+	ends := make([]error, len(group))
+	err := s.writePack(ctx, group, ends)
+	end(err)
+	for i, u := range group {
+		if err != nil {
+			ends[i] = err
+		}
+		u.done <- ends[i]
+	}
+}
+
+// writePack fills in how an upload's record ended where that concerns no other.
+func (s *Store) writePack(ctx context.Context, group []*upload, ends []error) error {
 	var hashes []digest.Hash
+	records := false
 	for _, u := range group {
 		for _, f := range u.frames {
 			hashes = append(hashes, f.Hash)
 		}
+		hashes = append(hashes, u.named...)
+		records = records || u.record != nil
 	}
-	missing, err := s.Missing(ctx, hashes)
+	at, err := s.located(ctx, hashes)
 	if err != nil {
 		return err
 	}
-	wanted := make(map[digest.Hash]bool, len(missing))
-	for _, h := range missing {
-		wanted[h] = true
-	}
-	var frames []pack.Frame
-	for _, u := range group {
-		for _, f := range u.frames {
-			if wanted[f.Hash] {
-				frames = append(frames, f)
-				delete(wanted, f.Hash)
-			}
-		}
-	}
-	if len(frames) == 0 {
+	frames := missingFrames(group, at)
+	if len(frames) == 0 && !records {
 		return nil
 	}
 	name := packName()
 	encoded := pack.Encode(frames)
-	if err := s.packs.Put(ctx, name, encoded.Size, encoded.Reader()); err != nil {
-		return err
+	if len(frames) > 0 {
+		if err := s.packs.Put(ctx, name, encoded.Size, encoded.Reader()); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	for _, e := range encoded.Entries {
+		at[e.Hash] = index.Location{Chunk: e.Chunk, Pack: name, Offset: e.Offset, Length: e.Length, Touched: now}
 	}
 	// If this fails, the pack stays behind as an orphan. To delete it here could
 	// delete one that the index holds after all.
-	return s.index.Update(ctx, func(tx index.Tx) error { return s.addPack(tx, name, encoded) })
+	return s.index.Update(ctx, func(tx index.Tx) error {
+		if len(frames) > 0 {
+			if err := s.addPack(tx, name, encoded); err != nil {
+				return err
+			}
+		}
+		for i, u := range group {
+			if u.record == nil {
+				continue
+			}
+			if ends[i] = u.record(tx, at); ends[i] != nil && !errors.Is(ends[i], index.ErrMissingChunks) {
+				return ends[i]
+			}
+		}
+		return nil
+	})
+}
+
+// missingFrames returns the frames of the uploads whose chunks lie nowhere yet,
+// each chunk's once.
+func missingFrames(group []*upload, at map[digest.Hash]index.Location) (frames []pack.Frame) {
+	taken := map[digest.Hash]bool{}
+	for _, u := range group {
+		for _, f := range u.frames {
+			if _, ok := at[f.Hash]; !ok && !taken[f.Hash] {
+				taken[f.Hash] = true
+				frames = append(frames, f)
+			}
+		}
+	}
+	return frames
 }
 
 // addPack records a pack that was put, unless half of the grace has passed since

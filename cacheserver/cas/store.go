@@ -105,37 +105,46 @@ func (s *Store) Close() {
 // each once. The others will not be collected for at least half of the grace:
 // an upload that does not send them has that long to name them.
 func (s *Store) Missing(ctx context.Context, chunks []digest.Hash) ([]digest.Hash, error) {
-	found, err := s.index.Locate(ctx, chunks)
+	stored, err := s.located(ctx, chunks)
 	if err != nil {
 		return nil, err
 	}
-	stored := make(map[digest.Hash]bool, len(chunks))
-	var stale []digest.Hash
-	settled := s.Settled()
-	for _, l := range found {
-		stored[l.Hash] = true
-		if l.Touched.Before(settled) {
-			stale = append(stale, l.Hash)
-		}
-	}
-	if len(stale) > 0 {
-		if err := s.touch(ctx, stale, stored); err != nil {
-			return nil, err
-		}
-	}
 	var missing []digest.Hash
+	seen := make(map[digest.Hash]bool, len(chunks)-len(stored))
 	for _, h := range chunks {
-		if !stored[h] {
+		if _, ok := stored[h]; !ok && !seen[h] {
 			missing = append(missing, h)
-			stored[h] = true
+			seen[h] = true
 		}
 	}
 	return missing, nil
 }
 
+// located returns where those of the chunks lie that are stored, and that will not be
+// collected for at least half of the grace.
+func (s *Store) located(ctx context.Context, chunks []digest.Hash) (map[digest.Hash]index.Location, error) {
+	found, err := s.index.Locate(ctx, chunks)
+	if err != nil {
+		return nil, err
+	}
+	stored := make(map[digest.Hash]index.Location, len(found))
+	var stale []digest.Hash
+	settled := s.Settled()
+	for _, l := range found {
+		stored[l.Hash] = l
+		if l.Touched.Before(settled) {
+			stale = append(stale, l.Hash)
+		}
+	}
+	if len(stale) == 0 {
+		return stored, nil
+	}
+	return stored, s.touch(ctx, stale, stored)
+}
+
 // touch keeps chunks from being collected, and takes those off stored that were
 // collected before it could.
-func (s *Store) touch(ctx context.Context, chunks []digest.Hash, stored map[digest.Hash]bool) error {
+func (s *Store) touch(ctx context.Context, chunks []digest.Hash, stored map[digest.Hash]index.Location) error {
 	if err := s.index.Update(ctx, func(tx index.Tx) error { return tx.TouchChunks(chunks) }); err != nil {
 		return err
 	}
@@ -147,7 +156,7 @@ func (s *Store) touch(ctx context.Context, chunks []digest.Hash, stored map[dige
 		delete(stored, h)
 	}
 	for _, l := range left {
-		stored[l.Hash] = true
+		stored[l.Hash] = l
 	}
 	return nil
 }
