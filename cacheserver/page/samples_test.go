@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,10 +18,13 @@ import (
 // bubble.
 type memory struct {
 	index.Index
+	mu      sync.Mutex
 	samples map[string][]index.Sample
 }
 
 func (m *memory) Samples(_ context.Context, name string, since time.Time) (found []index.Sample, _ error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, s := range m.samples[name] {
 		if !s.At.Before(since) {
 			found = append(found, s)
@@ -29,6 +34,8 @@ func (m *memory) Samples(_ context.Context, name string, since time.Time) (found
 }
 
 func (m *memory) Update(_ context.Context, change func(index.Tx) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return change(&memoryTx{m: m})
 }
 
@@ -46,20 +53,20 @@ func TestEachLookupIsSampledOnceAndTheStoreByOneServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{samples: map[string][]index.Sample{}}
-		var hits uint64
+		var hits atomic.Uint64
 		ctx, stop := context.WithCancel(t.Context())
 		for range 2 { // servers over one index
 			s := &page.Sampler{
 				Index: m, Log: slog.New(slog.DiscardHandler),
 				Usage:   func(context.Context) (index.Usage, error) { return index.Usage{PackBytes: 7}, nil },
-				Lookups: func() (uint64, uint64) { return hits, 1 },
+				Lookups: func() (uint64, uint64) { return hits.Load(), 1 },
 			}
 			go func() { _ = s.Run(ctx) }()
 			time.Sleep(time.Second)
 		}
 		for range 120 {
 			time.Sleep(30 * time.Second)
-			hits++
+			hits.Add(1)
 		}
 		stop()
 		synctest.Wait()
