@@ -133,7 +133,7 @@ func apply(ctx context.Context, o Options, destroy bool) (Result, error) {
 	if result.Plan.Changes() > 0 || result.Plan.OutputsChange {
 		began := time.Now()
 		if err := r.tofu.stream(ctx, "apply", r.lockTimeout(), file); err != nil {
-			return result, r.explain(ctx, "applying", err)
+			return result, r.explain(ctx, applying, err)
 		}
 		r.tell("apply", "done in %v", time.Since(began).Round(100*time.Millisecond))
 	} else {
@@ -267,6 +267,10 @@ func (r *run) plan(ctx context.Context, file string, args ...string) (Summary, e
 	return r.tofu.show(ctx, file)
 }
 
+// applying is what is done when explain is asked for it: what OpenTofu refuses then
+// is no longer about what it was given, and something may have been applied.
+const applying = "applying"
+
 // explain makes one sentence of what OpenTofu ended with.
 func (r *run) explain(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
@@ -284,9 +288,23 @@ func (r *run) explain(ctx context.Context, doing string, err error) error {
 			}
 		case strings.Contains(d.Summary, "plan is stale"):
 			return inputf("the state has changed since the plan was made: plan again; nothing was applied")
-		case d.input():
+		case doing != applying && d.input():
 			return inputf("%s: nothing was applied", d)
 		}
 	}
-	return fmt.Errorf("%s %s: %w", doing, r.Stack, err)
+	err = fmt.Errorf("%s %s: %w", doing, r.Stack, err)
+	if doing == applying {
+		err = fmt.Errorf("%w\nwhat was applied before that stays: mend the cause and deploy again%s", err, r.leftLock(ctx))
+	}
+	return err
+}
+
+// leftLock says what an OpenTofu that was killed leaves behind; nothing where there
+// is no lock, or nobody knows.
+func (r *run) leftLock(ctx context.Context) string {
+	var locked *LockedError
+	if !errors.As(r.state.probeLock(ctx), &locked) {
+		return ""
+	}
+	return fmt.Sprintf("; %s: if no other run goes on, release it with --force-unlock %s", locked.who(), cmp.Or(locked.Lock.ID, "ID"))
 }

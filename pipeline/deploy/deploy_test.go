@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -353,4 +355,76 @@ func TestAFailedRolloutSaysWhy(t *testing.T) {
 	if _, err = Deploy(t.Context(), o); !errors.As(err, &failed) || !strings.Contains(err.Error(), "the time for it is over") {
 		t.Error(err)
 	}
+}
+
+// The kernel kills OpenTofu where memory is short: nothing can give its lock back.
+func TestOpenTofuThatIsKilledLeavesALockThatIsNamedAndReleased(t *testing.T) {
+	t.Parallel()
+	state, api := newState(t), newAPI(t)
+	o := job(t, state, api)
+	gate := filepath.Join(t.TempDir(), "gate")
+	o.Vars = []string{"gate=" + gate}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Deploy(t.Context(), o)
+		done <- err
+	}()
+	o.Out.(*screen).await(t, "Provisioning with 'local-exec'")
+	killParents(t, gate)
+	if err := os.WriteFile(gate, nil, 0o600); err != nil { // what it ran ends
+		t.Fatal(err)
+	}
+	err, holder := <-done, state.holder()
+	if holder == nil {
+		t.Fatalf("it left no lock: %v", err)
+	}
+	for _, want := range []string{"signal: killed", "mend the cause and deploy again", "locked by " + holder.Who, "--force-unlock " + holder.ID} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	o.Vars = nil
+	if _, err := Deploy(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--force-unlock "+holder.ID) {
+		t.Errorf("the next does not name the lock: %v", err)
+	}
+	o.ForceUnlock = holder.ID
+	if _, err := Deploy(t.Context(), o); err != nil || state.holder() != nil {
+		t.Errorf("the next does not release it: %v\n%s", err, shown(o))
+	}
+}
+
+// killParents kills what runs the command that has a text among its arguments, as
+// soon as it runs.
+func killParents(t *testing.T, text string) {
+	t.Helper()
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("there is no /proc to find OpenTofu's process in")
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range processes {
+			line, err := os.ReadFile(file)
+			if err != nil || !bytes.Contains(line, []byte(text)) || !bytes.Contains(line, []byte("while")) {
+				continue
+			}
+			stat, err := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
+			if err != nil {
+				continue // it has just ended
+			}
+			// After the name, in parentheses, come the state and the parent: proc(5).
+			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+			parent, err := strconv.Atoi(fields[1])
+			if err != nil {
+				t.Fatalf("%s: %v", stat, err)
+			}
+			if err := syscall.Kill(parent, syscall.SIGKILL); err != nil {
+				t.Fatalf("killing OpenTofu: %v", err)
+			}
+			return
+		}
+	}
+	t.Fatal("OpenTofu's process was not found")
 }

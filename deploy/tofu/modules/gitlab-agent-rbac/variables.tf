@@ -59,7 +59,7 @@ variable "review" {
 }
 
 variable "viewers" {
-  description = "Namespaces in which all jobs of the project may see workloads, without secrets: for flywheel health runners."
+  description = "Namespaces, which must be there, in which all jobs of the project may see workloads, without secrets: for flywheel health runners."
   type        = list(string)
   default     = []
 }

@@ -25,9 +25,9 @@ variable "review" {
 }
 
 variable "viewers" {
-  description = "Namespaces in which jobs of the project may see workloads."
+  description = "Namespaces in which jobs of the project may see workloads: [\"bates-ils-runners\"], once that stack has made it."
   type        = list(string)
-  default     = ["bates-ils-runners"]
+  default     = []
 }
 
 variable "operators" {

@@ -44,8 +44,15 @@ run "review_jobs_stay_within_their_prefix" {
   }
 
   assert {
-    condition     = yamldecode(output.manifests["review-policy"]).spec.validations[0].expression == "variables.namespace.startsWith('attic-cache-review-')"
+    condition     = yamldecode(output.manifests["review-policy"]).spec.validations[0].expression == "variables.target.startsWith('attic-cache-review-')"
     error_message = "Review jobs reach other namespaces."
+  }
+  assert {
+    condition = length(setintersection(yamldecode(output.manifests["review-policy"]).spec.variables[*].name, [
+      "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
+      "namespace", "null", "package", "return", "true", "var", "void", "while",
+    ])) == 0
+    error_message = "The API server refuses the policy: a variable has a name that CEL reserves."
   }
   assert {
     condition     = yamldecode(output.manifests["review-policy"]).spec.matchConditions[0].expression == "request.userInfo.groups.exists(g, g == 'gitlab:project_env_tier:42:development')"

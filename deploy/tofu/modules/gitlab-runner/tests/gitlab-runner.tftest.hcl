@@ -122,6 +122,22 @@ run "runner_and_jobs_are_different_accounts" {
   }
 }
 
+run "a_rotated_token_is_read_without_a_rollout" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for c in yamldecode(output.manifests["deployment"]).spec.template.spec.initContainers :
+      c.restartPolicy == "Always" && !can([for e in c.env : e.valueFrom][0]) && contains([for m in c.volumeMounts : m.mountPath if !can(m.subPath)], "/etc/gitlab-runner-token")
+    ])
+    error_message = "The token is read once, when the pod starts: after a rotation the runner falls silent."
+  }
+  assert {
+    condition     = [for v in yamldecode(output.manifests["deployment"]).spec.template.spec.volumes : v.secret.secretName if can(v.secret)] == ["token"]
+    error_message = "The token's secret is not mounted."
+  }
+}
+
 run "refuses_nix_without_a_cache" {
   command = plan
 

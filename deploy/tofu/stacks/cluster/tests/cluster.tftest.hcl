@@ -16,6 +16,13 @@ run "rights_and_no_operators" {
     condition     = (var.review == null) == (output.deployer.group == "") && output.images == []
     error_message = "There are rights for review environments on a cluster without them, or none on one with."
   }
+  assert {
+    condition = alltrue([
+      for name, text in output.manifests : contains(keys(output.groups), yamldecode(text).metadata.namespace)
+      if can(yamldecode(text).metadata.namespace)
+    ])
+    error_message = "On a new cluster it fails: an object is in a namespace that nobody has made yet."
+  }
 }
 
 run "operators_from_files" {
