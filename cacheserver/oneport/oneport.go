@@ -74,6 +74,12 @@ func (p *Port) accept(ctx context.Context, g *errgroup.Group) error {
 	pause := shortest
 	for {
 		c, err := p.listener.Accept()
+		if ctx.Err() != nil {
+			if c != nil {
+				_ = c.Close()
+			}
+			return nil
+		}
 		var passing interface{ Temporary() bool }
 		switch {
 		case err == nil:
@@ -82,8 +88,6 @@ func (p *Port) accept(ctx context.Context, g *errgroup.Group) error {
 				p.sort(ctx, c)
 				return nil
 			})
-		case ctx.Err() != nil:
-			return nil
 		case errors.As(err, &passing) && passing.Temporary():
 			// Such as too many open files: it gets better as clients leave.
 			select {

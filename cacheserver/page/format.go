@@ -11,8 +11,6 @@ import (
 
 var functions = template.FuncMap{"ago": ago, "stamp": stamp, "iso": iso, "short": short}
 
-func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
-
 func countText(n int64) string { return humanize.Comma(n) }
 
 func factorText(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) + "×" }

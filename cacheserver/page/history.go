@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
@@ -154,10 +155,10 @@ func (h *history) figures() figures {
 
 func (f *figures) add(u index.Usage) {
 	f.Known = true
-	f.Stored, f.Contents, f.Paths = bytesText(u.PackBytes), bytesText(u.BlobBytes), countText(u.Paths)
+	f.Stored, f.Contents, f.Paths = bytesize.Text(u.PackBytes), bytesize.Text(u.BlobBytes), countText(u.Paths)
 	f.DeadNote = fmt.Sprintf("in %s packs", countText(u.Packs))
 	if u.DeadBytes > 0 {
-		f.DeadNote += fmt.Sprintf(", %s to be compacted", bytesText(u.DeadBytes))
+		f.DeadNote += fmt.Sprintf(", %s to be compacted", bytesize.Text(u.DeadBytes))
 	}
 	if live := u.PackBytes - u.DeadBytes; live > 0 && u.ChunkBytes > 0 {
 		f.Factor = factorText(float64(u.BlobBytes) / float64(live))

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 )
@@ -132,7 +133,7 @@ func (p *Pages) latest(r *http.Request, caches []index.Cache, limit int) ([]path
 			base := f.Hash + "-" + f.Name
 			rows = append(rows, pathRow{
 				Name: f.Name, Hash: f.Hash, Link: pathLink(root, c.Name, base), Cache: c.Name, CacheLink: cacheLink(root, c.Name),
-				Size: bytesText(f.NAR.Size), By: f.PushedBy, At: f.Created,
+				Size: bytesize.Text(f.NAR.Size), By: f.PushedBy, At: f.Created,
 			})
 		}
 	}

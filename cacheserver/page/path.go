@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
@@ -111,12 +112,12 @@ func (p *Pages) describe(r *http.Request, c index.Cache, found index.Path) (*pat
 	files := p.root(r) + c.Name + "/"
 	view := &pathView{
 		Setup: s, CacheLink: cacheLink(p.root(r), c.Name), StorePath: n.StorePath, Name: found.Name, Hash: found.Hash,
-		NARSize: bytesText(found.NAR.Size), NARHash: "sha256:" + n.NarHash.Nix32(),
+		NARSize: bytesize.Text(found.NAR.Size), NARHash: "sha256:" + n.NarHash.Nix32(),
 		Deriver: found.Deriver, CA: found.CA, PushedBy: found.PushedBy, Created: found.Created, Used: found.Used,
 		Narinfo: files + found.Hash + ".narinfo", NAR: files + n.URL, Listing: files + found.Hash + ".ls",
 	}
 	if found.NAR.FileSize > 0 {
-		view.FileSize = bytesText(found.NAR.FileSize)
+		view.FileSize = bytesize.Text(found.NAR.FileSize)
 		view.Ratio = factorText(float64(found.NAR.Size) / float64(found.NAR.FileSize))
 	}
 	if found.BuildTime > 0 {

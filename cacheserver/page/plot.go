@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
@@ -52,7 +53,7 @@ type unit struct {
 }
 
 var (
-	inBytes   = unit{byteTicks, func(v float64) string { return bytesText(int64(v)) }}
+	inBytes   = unit{byteTicks, func(v float64) string { return bytesize.Text(int64(v)) }}
 	inPercent = unit{percentTicks, percentText}
 	inFactors = unit{factorTicks, factorText}
 )

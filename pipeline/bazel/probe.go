@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
 )
 
 // Cache is what a remote cache has said of itself.
@@ -43,9 +45,9 @@ type DeniedError struct {
 
 func (e *DeniedError) Error() string {
 	if e.Shown {
-		return "the cache " + e.URL + " does not take the token"
+		return fmt.Sprintf("the cache %s does not take the token: is %s, or the one in netrc, for this cache, and has it not ended? (cacheserver token inspect)", e.URL, credential.TokenVariable)
 	}
-	return "the cache " + e.URL + " wants a token"
+	return fmt.Sprintf("the cache %s wants a token: set %s", e.URL, credential.TokenVariable)
 }
 
 // probeTime is how long a cache may take to answer one way of asking.

@@ -59,12 +59,15 @@ func ParseVersion(text string) (Version, error) {
 // detectTime is enough for Bazelisk to download the Bazel that it then asks.
 const detectTime = time.Minute
 
-// Detect asks a command, in the working directory, which version it is. It starts
-// no server of Bazel. Debian's bazel-bootstrap does not tell, for one.
-func Detect(ctx context.Context, command string) (Version, error) {
+// Detect asks a command which version it is, in the directory that it will run in
+// (empty for the working directory), which may name one to Bazelisk. It starts no
+// server of Bazel. Debian's bazel-bootstrap does not tell, for one.
+func Detect(ctx context.Context, dir, command string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, detectTime)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, command, "--version").Output()
+	cmd := exec.CommandContext(ctx, command, "--version")
+	cmd.Dir = dir
+	out, err := cmd.Output()
 	if err != nil {
 		return Version{}, fmt.Errorf("%s --version: %w", command, err)
 	}

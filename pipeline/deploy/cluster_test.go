@@ -173,6 +173,22 @@ func (o outcome) want(t *testing.T, status int, texts ...string) {
 	}
 }
 
+// kinds are the variables without which a deployment needs definitions that the
+// cluster does not have.
+func (c *realCluster) kinds(t *testing.T) []string {
+	t.Helper()
+	var vars []string
+	for group, v := range map[string]string{"minio.min.io/v2": "object_store=seaweedfs", "monitoring.coreos.com/v1": "monitoring={enabled=false}"} {
+		if _, err := c.admin.Discovery().ServerResourcesForGroupVersion(group); apierrors.IsNotFound(err) {
+			t.Logf("without %s: deployed with %s", group, v)
+			vars = append(vars, "--var", v)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return vars
+}
+
 func (c *realCluster) adminKubeconfig(t *testing.T) string {
 	t.Helper()
 	config := clientcmdapi.NewConfig()
@@ -359,7 +375,7 @@ func liveReview(t *testing.T, c *realCluster) {
 	state, kubeconfig := newState(t), c.agent.kubeconfig(t, c.agent.start(reviewJob))
 	deploy := func(args ...string) outcome {
 		t.Helper()
-		return c.run(t, kubeconfig, state, append([]string{"deploy", "--environment", name, "--timeout", brief}, args...)...)
+		return c.run(t, kubeconfig, state, slices.Concat([]string{"deploy", "--environment", name, "--timeout", brief}, c.kinds(t), args)...)
 	}
 	image := func() string {
 		t.Helper()
@@ -415,7 +431,7 @@ func liveReview(t *testing.T, c *realCluster) {
 
 func deployStaging(t *testing.T, c *realCluster) {
 	state, kubeconfig := newState(t), c.agent.kubeconfig(t, c.agent.start(stagingJob))
-	args := []string{"--environment", "staging", "--image", goodImage}
+	args := append([]string{"--environment", "staging", "--image", goodImage}, c.kinds(t)...)
 	c.run(t, kubeconfig, state, append([]string{"plan"}, args...)...).want(t, 0, "to add, 0 to change")
 	c.run(t, kubeconfig, state, append([]string{"deploy", "--timeout", brief}, args...)...).want(t, 0, "deployment/attic-cache is complete")
 	c.run(t, kubeconfig, state, append([]string{"deploy", "--timeout", brief}, args...)...).want(t, 0, "nothing to do")

@@ -81,6 +81,10 @@ type (
 	}
 )
 
+// BuildsExpected tells that a process of nix expects to build so many derivations
+// more than it did, or fewer, those that have ended among them.
+type BuildsExpected struct{ Change int }
+
 // FetchBegan and FetchEnded are around the fetching of each path from a cache.
 type (
 	FetchBegan struct{ Path, From string }
@@ -137,6 +141,7 @@ func (StepEnded) event()        {}
 func (StepGoesOn) event()       {}
 func (Note) event()             {}
 func (Output) event()           {}
+func (BuildsExpected) event()   {}
 func (BuildBegan) event()       {}
 func (BuildEnded) event()       {}
 func (FetchBegan) event()       {}

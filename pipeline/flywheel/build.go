@@ -21,7 +21,8 @@ func (r *run) build(ctx context.Context, report *Report) error {
 		results, err = r.buildEach(ctx, report)
 	} else {
 		results, err = r.buildOne(ctx, nix.Request{
-			Installables: r.Installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck, Observer: r.console,
+			Installables: r.Installables, File: r.File, OutLink: r.OutLink, Args: r.NixArgs, FlakeCheck: r.FlakeCheck,
+			Observer: r.console, Made: r.made(ctx),
 		})
 	}
 	var failed *nix.BuildError
@@ -39,6 +40,18 @@ func (r *run) build(ctx context.Context, report *Report) error {
 		r.console.fail("build", began, "failed: %v", err)
 	}
 	return err
+}
+
+// made tells nix's reader which builds have ended; nil where the database cannot
+// be read.
+func (r *run) made(ctx context.Context) func(derivation string) bool {
+	if r.db == nil {
+		return nil
+	}
+	return func(derivation string) bool {
+		made, err := r.db.Made(ctx, derivation)
+		return err == nil && made // else it is told when nix tells it
+	}
 }
 
 // summary prints what the run did.

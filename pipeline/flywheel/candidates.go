@@ -53,7 +53,7 @@ func (r *run) outputsOf(ctx context.Context, flake string, tell func(candidate))
 	}
 	list := r.nix.Outputs
 	if r.nix.HasEvalJobs() {
-		err := r.nix.Jobs(ctx, flake, func(j nix.Job) { once(candidate{j.Installable, j.Derivation, j.Err}) })
+		err := r.nix.Jobs(ctx, flake, r.NixArgs, func(j nix.Job) { once(candidate{j.Installable, j.Derivation, j.Err}) })
 		switch {
 		case err == nil:
 			list = r.nix.Machines
@@ -63,7 +63,7 @@ func (r *run) outputsOf(ctx context.Context, flake string, tell func(candidate))
 			return fmt.Errorf("evaluating the outputs of %s: %w", flake, err)
 		}
 	}
-	names, err := list(ctx, flake)
+	names, err := list(ctx, flake, r.NixArgs)
 	if err != nil {
 		return err
 	}

@@ -183,13 +183,6 @@ func TestConsole(t *testing.T) {
 	if want := regexp.MustCompile(`^closure push +0\.\ds  1 path\n {23}2 paths\n$`); !want.MatchString(out.String()) {
 		t.Errorf("got %q", out.String())
 	}
-	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB", 1<<63 - 1: "8.0 EiB",
-	} {
-		if got := size(n); got != want {
-			t.Errorf("%d bytes are written %q, want %q", n, got, want)
-		}
-	}
 }
 
 func TestReportWrite(t *testing.T) {
@@ -345,32 +338,5 @@ func TestConfiguredSubstitutersThatDoNotAnswer(t *testing.T) {
 	}
 	if len(r.faults) != 0 {
 		t.Errorf("faults %q of caches that were not asked for", r.faults)
-	}
-}
-
-func TestEmbeddedServer(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	data := t.TempDir()
-	e, err := startEmbedded(ctx, cacheserver.Config{Data: data, StoreDir: "/nix/store"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(e.url, "http://127.0.0.1:") {
-		t.Errorf("it listens at %s, where others may push", e.url)
-	}
-	cancel() // a run that is interrupted still pushes to it
-	resp, err := http.Get(e.url + "/nix-cache-info")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
-	if err := e.close(); err != nil {
-		t.Error(err)
-	}
-	if resp, err := http.Get(e.url + "/nix-cache-info"); err == nil {
-		_ = resp.Body.Close()
-		t.Error("it answers after it was closed")
 	}
 }

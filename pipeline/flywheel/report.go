@@ -3,8 +3,8 @@ package flywheel
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
 // Outcomes of a build.
@@ -76,22 +76,7 @@ func (r *Report) Write(file string) error {
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".report-")
-	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(text, '\n'))
-	if e := tmp.Chmod(0o644); err == nil {
-		err = e
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
+	if err := atomicfile.Write(file, append(text, '\n'), 0o644); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/embedded"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/pusher"
@@ -35,7 +36,7 @@ type run struct {
 	// substituters of nix.conf that do.
 	pulls, configured []string
 	lessMu            sync.Mutex // pulls and configured, while builds run
-	embedded          *embedded
+	embedded          *embedded.Server
 	target            target.Target // nil where nothing is pushed
 	upstream          upstreams
 	tokens            map[string]string // of caches, by URL
@@ -58,8 +59,8 @@ func newRunOf(o Options) *run {
 // interrupted: then what was built is pushed for at most DrainTime.
 func Build(ctx context.Context, o Options) (*Report, error) {
 	began := time.Now()
-	if len(o.Installables) == 0 && o.File == "" && o.FlakeCheck == "" {
-		o.Installables = []string{"."}
+	if len(o.Installables) == 0 && o.FlakeCheck == "" {
+		o.Installables = []string{"."} // of a file, all that is in it
 	}
 	r := newRunOf(o)
 	if err := r.prepare(ctx); err != nil {
@@ -109,7 +110,7 @@ func (r *run) close() {
 		_ = r.db.Close() // it was only read
 	}
 	if r.embedded != nil {
-		if err := r.embedded.close(); err != nil {
+		if err := r.embedded.Close(); err != nil {
 			r.console.note("closing the embedded cache server: %v", err)
 		}
 	}
@@ -117,17 +118,14 @@ func (r *run) close() {
 
 // prepare finds nix, or installs it, and its store.
 func (r *run) prepare(ctx context.Context) (err error) {
-	r.nix, err = nix.Find(ctx)
+	r.nix, r.settings, err = nix.FindWithSettings(ctx)
 	if errors.Is(err, nix.ErrNotFound) {
 		if err := r.setUp(ctx, false); err != nil {
 			return err
 		}
-		r.nix, err = nix.Find(ctx)
+		r.nix, r.settings, err = nix.FindWithSettings(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, err)
-	}
-	if r.settings, err = r.nix.Settings(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
 	if r.Setup && r.settings.Sandbox && !r.settings.HasSandboxShell() {
@@ -139,7 +137,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		r.console.note("%v: paths cannot be watched", err)
 	}
 	r.asRoot()
-	// Opens the store, and makes its database at the very first run.
+	if r.store.Made() {
+		return nil
+	}
+	// Tells whether the daemon answers. Without one, it makes the store's database
+	// at the very first run.
 	if err := r.nix.Ping(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
@@ -184,7 +186,7 @@ func (r *run) bootstrap(ctx context.Context) {
 		r.console.skip("bootstrap", began, "skipped: no tool was asked for")
 		return
 	}
-	results, err := r.nix.Realise(ctx, r.Bootstrap)
+	results, err := r.nix.Realise(ctx, r.Bootstrap, r.NixArgs)
 	if err != nil {
 		r.console.skip("bootstrap", began, "skipped %s: %v", r.Bootstrap, err)
 		return

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
@@ -60,19 +61,8 @@ func (c *console) note(format string, args ...any) {
 	c.Observe(event.Note{Text: fmt.Sprintf(format, args...)})
 }
 
-// size writes a number of bytes for people.
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, i := float64(n)/unit, 0
-	for value >= unit && i < len("KMGTPE")-1 {
-		value /= unit
-		i++
-	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[i])
-}
+// size is how the run's lines write a number of bytes.
+func size(n int64) string { return bytesize.Tenths(n) }
 
 // count writes "1 path", "2 paths".
 func count(n int, one string) string {

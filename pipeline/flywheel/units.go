@@ -160,7 +160,11 @@ func (u *unit) evaluate(ctx context.Context) (skip bool, err error) {
 		return false, nil // a store path: there is nothing to evaluate
 	}
 	if u.derivation.Path == "" {
-		if u.derivation, err = u.nix.Evaluate(ctx, u.File, u.installable, u.store.Dir); err != nil {
+		u.derivation, err = u.nix.Evaluate(ctx, u.File, u.installable, u.store.Dir, u.NixArgs)
+		switch {
+		case errors.Is(err, nix.ErrSeveral):
+			return false, nil // nix builds them together
+		case err != nil:
 			return false, err
 		}
 	}
@@ -191,9 +195,9 @@ func (u *unit) build(ctx context.Context, builders *semaphore.Weighted) error {
 	}
 	defer builders.Release(1)
 	u.began = time.Now()
-	request := nix.Request{Installables: []string{u.derivation.Path}, Args: u.NixArgs, Observer: u.console}
+	request := nix.Request{Installables: []string{u.derivation.Path}, Args: nix.ElsewhereArgs(u.NixArgs), Observer: u.console, Made: u.made(ctx)}
 	if u.derivation.Path == "" {
-		request.Installables = []string{u.installable}
+		request.Installables, request.File, request.Args = []string{u.installable}, u.File, u.NixArgs
 	}
 	if u.KeepGoing {
 		request.Args = append([]string{"--keep-going"}, request.Args...)

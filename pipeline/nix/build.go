@@ -37,6 +37,9 @@ type Request struct {
 	FlakeCheck string
 	// Observer is told of the builds and fetches; nil for none.
 	Observer event.Observer
+	// Made says whether a derivation's outputs are valid by now, by which the end of
+	// a build is known that nix does not tell of; nil where nobody can say.
+	Made func(derivation string) bool
 }
 
 // BuildError is a build that nix ended with a failure.
@@ -60,7 +63,7 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	cmd.Stderr = io.MultiWriter(out, tail)
 	var log *logReader
 	if r.observed() {
-		log = newLogReader(cmd.Stderr, r.Observer, r.Args)
+		log = newLogReader(cmd.Stderr, r)
 		cmd.Stderr = log
 	}
 	cmd.Stdin = os.Stdin
@@ -82,7 +85,7 @@ func (n *Nix) Build(ctx context.Context, r Request, out io.Writer) ([]string, er
 	err := cmd.Run()
 	close(ended)
 	if log != nil {
-		log.flush()
+		log.close()
 	}
 	var exit *exec.ExitError
 	switch {
@@ -181,12 +184,14 @@ func parseResults(text []byte) ([]string, error) {
 }
 
 // Realise fetches what an installable builds from substituters, and never
-// builds it. It returns ErrNotSubstitutable with nix's words when that cannot be.
-func (n *Nix) Realise(ctx context.Context, installable string) ([]string, error) {
+// builds it. args are further ones of `nix build`, of which those count that say
+// what it evaluates to. It returns ErrNotSubstitutable with nix's words when that
+// cannot be.
+func (n *Nix) Realise(ctx context.Context, installable string, args []string) ([]string, error) {
 	var words bytes.Buffer
 	results, err := n.Build(ctx, Request{
 		Installables: []string{installable},
-		Args:         []string{"--max-jobs", "0", "--builders", "", "--no-fallback"},
+		Args:         append(ElsewhereArgs(EvaluationArgs(args)), "--max-jobs", "0", "--builders", "", "--no-fallback"),
 	}, &words)
 	var failed *BuildError
 	if errors.As(err, &failed) {
@@ -217,14 +222,27 @@ func (l *lastWords) Write(p []byte) (int, error) {
 }
 
 // message returns nix's error: from the first line of the kept ones that
-// begins with "error:" to the end, or, without one, the last line.
+// begins with "error:" to the end, or, without one, the last line. Lines that
+// nix writes when its database of what caches have is busy come before others
+// where there are any: it goes on without that database.
 func (l *lastWords) message() string {
 	text := strings.TrimSpace(string(l.b))
-	if strings.HasPrefix(text, "error:") {
-		return text
+	lines := strings.Split(text, "\n")
+	first := -1
+	for i, line := range lines {
+		if !strings.HasPrefix(line, "error:") {
+			continue
+		}
+		if first < 0 {
+			first = i
+		}
+		if !strings.Contains(line, "binary-cache-v") {
+			first = i
+			break
+		}
 	}
-	if i := strings.Index(text, "\nerror:"); i >= 0 {
-		return text[i+1:]
+	if first < 0 {
+		return lines[len(lines)-1]
 	}
-	return text[strings.LastIndex(text, "\n")+1:]
+	return strings.Join(lines[first:], "\n")
 }

@@ -79,6 +79,8 @@ func TestLastWords(t *testing.T) {
 		"one line":         {"killed", "killed"},
 		"a log of errors":  {"x> error: not nix's\nlast", "last"},
 		"after a long log": {long + "error: late\n", "error: late"},
+		"a busy database":  {"error: executing SQLite statement … (in '/h/binary-cache-v6.sqlite')\nbuilding a\nerror: a failed\n", "error: a failed"},
+		"nothing but it":   {"x\nerror: executing … (in '/h/binary-cache-v6.sqlite')\ny\n", "error: executing … (in '/h/binary-cache-v6.sqlite')\ny"},
 		"a long error":     {"error: early\n" + long + "the end\n", "the end"},
 	} {
 		l := &lastWords{}
@@ -252,7 +254,7 @@ func TestRealise(t *testing.T) {
 	drvs := s.Instantiate(t, expression, "there", "absent", "eager")
 	n.Config = []string{"substituters = " + cache + "?trusted=true", "fallback = true"}
 
-	got, err := n.Realise(t.Context(), drvs[0])
+	got, err := n.Realise(t.Context(), drvs[0], nil)
 	if err != nil || !slices.Equal(got, []string{path}) {
 		t.Errorf("got %q, %v, want %s", got, err, path)
 	}
@@ -260,7 +262,7 @@ func TestRealise(t *testing.T) {
 		t.Error(err)
 	}
 	for _, drv := range drvs[1:] {
-		got, err := n.Realise(t.Context(), drv)
+		got, err := n.Realise(t.Context(), drv, nil)
 		if !errors.Is(err, ErrNotSubstitutable) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %q, %v, want ErrNotSubstitutable in one line", drv, got, err)
 		}

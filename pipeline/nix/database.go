@@ -179,6 +179,18 @@ func (d *Database) Paths(ctx context.Context, paths []string) ([]PathInfo, error
 	return referencesFirst(infos), nil
 }
 
+// Made says whether all outputs of a derivation are valid. It is false where they
+// are known only once it is built.
+func (d *Database) Made(ctx context.Context, derivation string) (bool, error) {
+	var outputs, valid int
+	err := d.reader(ctx).QueryRowContext(ctx, `SELECT count(*), count(v.id) FROM DerivationOutputs o
+		JOIN ValidPaths d ON d.id = o.drv LEFT JOIN ValidPaths v ON v.path = o.path WHERE d.path = ?`, derivation).Scan(&outputs, &valid)
+	if err != nil {
+		return false, fmt.Errorf("reading Nix's database: %w", err)
+	}
+	return outputs > 0 && valid == outputs, nil
+}
+
 // BuildClosure returns what building the paths needed, as far as it is valid
 // here: their derivations, all that those refer to, the outputs of all of them,
 // and what those refer to. References are first.

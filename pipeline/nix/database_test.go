@@ -53,7 +53,23 @@ func TestDatabaseOfARealStore(t *testing.T) {
 	if err != nil || before == 0 {
 		t.Fatalf("the cursor is %d, %v, with derivations in the store", before, err)
 	}
+	made := func(drv string) bool {
+		t.Helper()
+		made, err := d.Made(t.Context(), drv)
+		if err != nil {
+			t.Error(err)
+		}
+		return made
+	}
+	if slices.ContainsFunc(drvs, made) || made("/nix/store/nobodys.drv") {
+		t.Error("a derivation is made before it is built")
+	}
 	results := s.Build(t, someClosure, "top", "other", "unused")
+	for _, drv := range drvs {
+		if !made(drv) {
+			t.Errorf("%s is built, and not made", drv)
+		}
+	}
 
 	fresh, err := d.Since(t.Context(), before)
 	if err != nil {

@@ -18,17 +18,23 @@ type Derivation struct {
 	Outputs []string // store paths; empty where they are known only once it is built
 }
 
+// ErrSeveral is wrapped by Evaluate for an installable that is more than one
+// derivation, as a whole file may be.
+var ErrSeveral = errors.New("it is not one derivation")
+
 // Evaluate evaluates an installable, an attribute of file where that is not
-// empty. What nix says of a failure is in a *BuildError.
-func (n *Nix) Evaluate(ctx context.Context, file, installable, storeDir string) (Derivation, error) {
-	args := []string{"show-derivation"}
+// empty. args are those that the build will be given. What nix says of a failure is
+// in a *BuildError.
+func (n *Nix) Evaluate(ctx context.Context, file, installable, storeDir string, args []string) (Derivation, error) {
+	command := []string{"show-derivation"}
 	if n.Newer(2, 16) {
-		args = []string{"derivation", "show"}
+		command = []string{"derivation", "show"}
 	}
 	if file != "" {
-		args = append(args, "--file", file)
+		command = append(command, "--file", file)
 	}
-	out, err := n.Command(ctx, append(args, installable)...).Output()
+	command = append(command, EvaluationArgs(args)...)
+	out, err := n.Command(ctx, append(command, installable)...).Output()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -63,7 +69,7 @@ func parseDerivation(text []byte, storeDir string) (Derivation, error) {
 		return Derivation{}, err
 	}
 	if len(all) != 1 {
-		return Derivation{}, fmt.Errorf("it is %d derivations, not one", len(all))
+		return Derivation{}, fmt.Errorf("%w: it is %d", ErrSeveral, len(all))
 	}
 	full := func(p string) string {
 		if p == "" || path.IsAbs(p) {

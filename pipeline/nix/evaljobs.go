@@ -53,9 +53,11 @@ func (n *Nix) HasEvalJobs() bool {
 
 // Jobs tells of each package, check and development shell of a flake, for the
 // system of this machine, as it is evaluated. NixOS configurations are not among
-// them: Machines lists those. tell is called by one goroutine.
-func (n *Nix) Jobs(ctx context.Context, flake string, tell func(Job)) error {
-	system, err := n.system(ctx)
+// them: Machines lists those. args are those that the build will be given. tell is
+// called by one goroutine.
+func (n *Nix) Jobs(ctx context.Context, flake string, args []string, tell func(Job)) error {
+	args = EvaluationArgs(args)
+	system, err := n.system(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (n *Nix) Jobs(ctx context.Context, flake string, tell func(Job)) error {
 	}
 	defer func() { _ = os.RemoveAll(roots) }()
 	for _, kind := range outputKinds {
-		if err := n.jobsOf(ctx, flake+"#"+kind+"."+system, roots, tell); err != nil {
+		if err := n.jobsOf(ctx, flake+"#"+kind+"."+system, roots, args, tell); err != nil {
 			return err
 		}
 	}
@@ -73,11 +75,12 @@ func (n *Nix) Jobs(ctx context.Context, flake string, tell func(Job)) error {
 }
 
 // jobsOf evaluates one set of attributes. That there is none is no error.
-func (n *Nix) jobsOf(ctx context.Context, set, roots string, tell func(Job)) error {
+func (n *Nix) jobsOf(ctx context.Context, set, roots string, args []string, tell func(Job)) error {
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel() // of what cannot be read, nothing more is wanted
 	// Derivations that nobody refers to would be collected before they are built.
-	cmd := n.program(reading, evalJobs, "--flake", set, "--gc-roots-dir", roots, "--workers", strconv.Itoa(evalWorkers))
+	own := []string{"--flake", set, "--gc-roots-dir", roots, "--workers", strconv.Itoa(evalWorkers)}
+	cmd := n.program(reading, evalJobs, append(own, args...)...)
 	var stderr lastWords
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()

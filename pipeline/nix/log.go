@@ -39,13 +39,17 @@ type logReader struct {
 	out       io.Writer
 	observer  event.Observer
 	verbosity int
-	buildLogs bool // print what builders say
+	buildLogs bool                         // print what builders say
+	made      func(derivation string) bool // as Request.Made, or nil
 	now       func() time.Time
 
 	line       []byte
 	activities map[uint64]*activity
-	failed     int64 // builds, at the last end of one
+	open       int64 // builds that have begun and whose end was not told
+	failed     int64 // builds whose end was told as a failure
 	counted    int64 // failed builds that nix has told of
+	expected   int64 // builds, as the observer was told
+	done       int64 // builds that did not fail, as nix has told
 	tails      map[string][]string
 	ended      []string // derivations in tails whose build has ended
 }
@@ -55,14 +59,15 @@ type activity struct {
 	began time.Time
 	name  string // derivation or path
 	from  string
+	ended bool // a build whose end was told
 }
 
-func newLogReader(out io.Writer, observer event.Observer, args []string) *logReader {
+func newLogReader(out io.Writer, r Request) *logReader {
 	l := &logReader{
-		out: out, observer: observer, verbosity: levelInfo, now: time.Now,
+		out: out, observer: r.Observer, made: r.Made, verbosity: levelInfo, now: time.Now,
 		activities: map[uint64]*activity{}, tails: map[string][]string{},
 	}
-	for _, a := range args {
+	for _, a := range r.Args {
 		switch {
 		case a == "--print-build-logs":
 			l.buildLogs = true
@@ -107,6 +112,12 @@ func (l *logReader) flush() {
 		l.handle(l.line)
 		l.line = l.line[:0]
 	}
+}
+
+// close is called when nix has ended, which expects nothing more then.
+func (l *logReader) close() {
+	l.flush()
+	l.expect(l.done)
 }
 
 type logMessage struct {
@@ -163,6 +174,7 @@ func (l *logReader) start(m *logMessage) {
 	a := &activity{kind: m.Type, began: l.now(), name: m.str(0), from: m.str(1)}
 	switch m.Type {
 	case activityBuild:
+		l.open++
 		l.observer.Observe(event.BuildBegan{Derivation: a.name})
 	case activityCopy:
 		l.observer.Observe(event.FetchBegan{Path: a.name, From: a.from})
@@ -179,19 +191,49 @@ func (l *logReader) stop(id uint64) {
 		return
 	}
 	delete(l.activities, id)
-	took := l.now().Sub(a.began)
-	switch a.kind {
-	case activityBuild:
-		// Nix counts a failure and then ends the build, in one thread.
-		failed := l.counted > l.failed
-		l.failed = l.counted
-		l.observer.Observe(event.BuildEnded{Derivation: a.name, Took: took, Failed: failed})
-		if l.ended = append(l.ended, a.name); len(l.ended) > keptTails {
-			delete(l.tails, l.ended[0])
-			l.ended = l.ended[1:]
+	switch {
+	case a.kind == activityBuild && !a.ended:
+		// Nix counts a failure before it ends the build.
+		l.end(a, l.counted > l.failed && (l.made == nil || !l.made(a.name)))
+	case a.kind == activityCopy:
+		l.observer.Observe(event.FetchEnded{Path: a.name, From: a.from, Took: l.now().Sub(a.began)})
+	}
+}
+
+// end tells of a build's end.
+func (l *logReader) end(a *activity, failed bool) {
+	a.ended = true
+	l.open--
+	if failed {
+		l.failed++
+	}
+	l.observer.Observe(event.BuildEnded{Derivation: a.name, Took: l.now().Sub(a.began), Failed: failed})
+	if l.ended = append(l.ended, a.name); len(l.ended) > keptTails {
+		delete(l.tails, l.ended[0])
+		l.ended = l.ended[1:]
+	}
+}
+
+// expect tells how many builds there are to be, if that is another number.
+func (l *logReader) expect(builds int64) {
+	if builds != l.expected {
+		l.observer.Observe(event.BuildsExpected{Change: int(builds - l.expected)})
+		l.expected = builds
+	}
+}
+
+// progress takes in how many builds run, and how many have failed so far. Of what was
+// asked for itself, and not as a part of something else, Nix tells the end only when
+// all have ended. But one runs less, and what was made is there.
+func (l *logReader) progress(running, failed int64) {
+	l.counted = failed
+	if l.made == nil || l.open-running <= l.counted-l.failed {
+		return
+	}
+	for _, a := range l.activities {
+		if a.kind == activityBuild && !a.ended && l.made(a.name) {
+			l.end(a, false)
 		}
-	case activityCopy:
-		l.observer.Observe(event.FetchEnded{Path: a.name, From: a.from, Took: took})
 	}
 }
 
@@ -202,7 +244,9 @@ func (l *logReader) result(m *logMessage) {
 	}
 	switch {
 	case m.Type == resultProgress && a.kind == activityBuilds:
-		l.counted = m.number(3)
+		l.done = m.number(0)
+		l.expect(m.number(1))
+		l.progress(m.number(2), m.number(3))
 	case m.Type == resultLogLine && a.kind == activityBuild:
 		said := plainText(m.str(0))
 		if l.buildLogs {

@@ -33,15 +33,19 @@ no message of Nix's
 @nix {broken
 cut off`
 
-func readLog(t *testing.T, size int, args ...string) (text string, events []string) {
-	t.Helper()
-	var out strings.Builder
-	l := newLogReader(&out, event.Func(func(e event.Event) { events = append(events, fmt.Sprintf("%T %v", e, e)) }), args)
+func everySecond() func() time.Time {
 	now := time.Unix(0, 0)
-	l.now = func() time.Time {
+	return func() time.Time {
 		now = now.Add(time.Second)
 		return now
 	}
+}
+
+func readLog(t *testing.T, size int, args ...string) (text string, events []string) {
+	t.Helper()
+	var out strings.Builder
+	l := newLogReader(&out, Request{Observer: event.Func(func(e event.Event) { events = append(events, fmt.Sprintf("%T %v", e, e)) }), Args: args})
+	l.now = everySecond()
 	for rest := said; rest != ""; {
 		n := min(size, len(rest))
 		if _, err := l.Write([]byte(rest[:n])); err != nil {
@@ -49,7 +53,7 @@ func readLog(t *testing.T, size int, args ...string) (text string, events []stri
 		}
 		rest = rest[n:]
 	}
-	l.flush()
+	l.close()
 	return out.String(), events
 }
 
@@ -71,8 +75,10 @@ cut off
 		"event.FetchEnded {/nix/store/x-fetched http://c 1s}",
 		"event.BuildBegan {" + lowDrv + "}",
 		"event.BuildBegan {" + topDrv + "}",
+		"event.BuildsExpected {2}",
 		"event.BuildEnded {" + lowDrv + " 2s false}",
 		"event.BuildEnded {" + topDrv + " 2s true}",
+		"event.BuildsExpected {-1}",
 	}
 	for _, size := range []int{1, 7, 1 << 20} {
 		text, events := readLog(t, size)
@@ -101,13 +107,68 @@ func TestPrintsWhatNixsArgumentsAskFor(t *testing.T) {
 	}
 }
 
+// together is what Nix 2.8 wrote, with --keep-going, for three builds of which none
+// is a part of another: it ends them when the last has ended, in an order of its own.
+const together = `@nix {"action":"start","id":1,"type":104}
+@nix {"action":"start","fields":["/nix/store/bad.drv"],"id":2,"type":105}
+@nix {"action":"result","fields":[0,3,1,0],"id":1,"type":105}
+@nix {"action":"start","fields":["/nix/store/quick.drv"],"id":3,"type":105}
+@nix {"action":"result","fields":[0,3,2,0],"id":1,"type":105}
+@nix {"action":"result","fields":[1,3,1,0],"id":1,"type":105}
+@nix {"action":"start","fields":["/nix/store/slow.drv"],"id":4,"type":105}
+@nix {"action":"result","fields":[1,3,2,0],"id":1,"type":105}
+@nix {"action":"result","fields":[1,2,1,1],"id":1,"type":105}
+@nix {"action":"result","fields":[2,2,0,1],"id":1,"type":105}
+@nix {"action":"stop","id":4}
+@nix {"action":"stop","id":3}
+@nix {"action":"stop","id":2}
+`
+
+func TestTheEndOfABuildIsToldWhenItEnds(t *testing.T) {
+	t.Parallel()
+	var events []string
+	made := map[string]bool{}
+	l := newLogReader(&strings.Builder{}, Request{
+		Observer: event.Func(func(e event.Event) { events = append(events, fmt.Sprintf("%T %v", e, e)) }),
+		Made:     func(drv string) bool { return made[drv] },
+	})
+	l.now = everySecond()
+	for line := range strings.Lines(together) {
+		switch {
+		case strings.Contains(line, "[1,3,1,0]"):
+			made["/nix/store/quick.drv"] = true
+		case strings.Contains(line, "[2,2,0,1]"):
+			made["/nix/store/slow.drv"] = true
+		}
+		if _, err := l.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		if open := strings.Count(strings.Join(events, "\n"), "BuildBegan") - strings.Count(strings.Join(events, "\n"), "BuildEnded"); int64(open) != l.open {
+			t.Errorf("after %s: %d are counted, %d told", line, l.open, open)
+		}
+	}
+	want := []string{
+		"event.BuildBegan {/nix/store/bad.drv}",
+		"event.BuildsExpected {3}",
+		"event.BuildBegan {/nix/store/quick.drv}",
+		"event.BuildEnded {/nix/store/quick.drv 1s false}",
+		"event.BuildBegan {/nix/store/slow.drv}",
+		"event.BuildsExpected {-1}",
+		"event.BuildEnded {/nix/store/slow.drv 1s false}",
+		"event.BuildEnded {/nix/store/bad.drv 5s true}",
+	}
+	if !slices.Equal(events, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(events, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func FuzzLog(f *testing.F) {
 	f.Add([]byte(said))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		l := newLogReader(&strings.Builder{}, event.Discard, nil)
+		l := newLogReader(&strings.Builder{}, Request{Observer: event.Discard, Made: func(drv string) bool { return len(drv)%2 == 0 }})
 		if n, err := l.Write(text); n != len(text) || err != nil {
 			t.Errorf("%d of %d bytes, %v", n, len(text), err)
 		}
-		l.flush()
+		l.close()
 	})
 }

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/setup"
 )
 
@@ -49,6 +51,36 @@ func (n *Nix) Configure(lines ...string) {
 
 // Find looks for nix in PATH and where a fresh installation puts it.
 func Find(ctx context.Context) (*Nix, error) {
+	n, err := locate()
+	if err != nil {
+		return nil, err
+	}
+	return n, n.askVersion(ctx)
+}
+
+// FindWithSettings is Find and Settings at once: each run of nix takes longer than
+// a push of what a cache has already.
+func FindWithSettings(ctx context.Context) (*Nix, Settings, error) {
+	n, err := locate()
+	if err != nil {
+		return nil, Settings{}, err
+	}
+	var settings Settings
+	var early error
+	var g errgroup.Group
+	g.Go(func() error {
+		settings, early = n.settings(ctx, oldSettings)
+		return nil
+	})
+	err = n.askVersion(ctx)
+	_ = g.Wait() // returns no error
+	if err == nil && early != nil {
+		settings, err = n.Settings(ctx)
+	}
+	return n, settings, err
+}
+
+func locate() (*Nix, error) {
 	path, err := exec.LookPath("nix")
 	if err != nil {
 		home, _ := os.UserHomeDir() // without one, its profile is not looked at
@@ -62,18 +94,21 @@ func Find(ctx context.Context) (*Nix, error) {
 	if path == "" {
 		return nil, ErrNotFound
 	}
-	n := &Nix{Path: path}
+	return &Nix{Path: path}, nil
+}
+
+func (n *Nix) askVersion(ctx context.Context) error {
 	out, err := n.Command(ctx, "--version").Output()
 	if err != nil {
-		return nil, fmt.Errorf("running %s --version: %w", path, withStderr(err))
+		return fmt.Errorf("running %s --version: %w", n.Path, withStderr(err))
 	}
 	if n.Major, n.Minor, err = parseVersion(string(out)); err != nil {
-		return nil, err
+		return err
 	}
 	if n.Major < 2 || (n.Major == 2 && n.Minor < 4) {
-		return nil, fmt.Errorf("%w: %s is version %d.%d, flakes need 2.4", ErrTooOld, path, n.Major, n.Minor)
+		return fmt.Errorf("%w: %s is version %d.%d, flakes need 2.4", ErrTooOld, n.Path, n.Major, n.Minor)
 	}
-	return n, nil
+	return nil
 }
 
 var versionPattern = regexp.MustCompile(`\b(\d+)\.(\d+)`)

@@ -27,11 +27,18 @@ type Settings struct {
 
 // Settings asks nix for its settings.
 func (n *Nix) Settings(ctx context.Context) (Settings, error) {
-	args := []string{"show-config", "--json"}
 	if n.Newer(2, 20) {
-		args = []string{"config", "show", "--json"}
+		return n.settings(ctx, newSettings)
 	}
-	out, err := n.Command(ctx, args...).Output()
+	return n.settings(ctx, oldSettings)
+}
+
+// The words for it until 2.20, which later versions know, too, but for how long
+// nobody says, and since.
+const oldSettings, newSettings = "show-config", "config show"
+
+func (n *Nix) settings(ctx context.Context, words string) (Settings, error) {
+	out, err := n.Command(ctx, append(strings.Fields(words), "--json")...).Output()
 	if err != nil {
 		return Settings{}, fmt.Errorf("asking nix for its settings: %w", withStderr(err))
 	}
@@ -107,6 +114,17 @@ func (s Store) RealPath(storePath string) string { return s.Root + storePath }
 
 // Database returns the file of Nix's database.
 func (s Store) Database() string { return filepath.Join(s.State, "db", "db.sqlite") }
+
+// Made says whether the store is one that Nix has opened before, on this machine
+// and without a daemon.
+func (s Store) Made() bool {
+	if s.Daemon || s.State == "" {
+		return false
+	}
+	// The database is the last that Nix makes.
+	info, err := os.Stat(s.Database())
+	return err == nil && info.Size() > 0
+}
 
 // Locate finds the store that nix uses with these settings (nix.conf(5),
 // `store`, and the environment variables that Nix takes for it).

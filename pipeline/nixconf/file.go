@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
 // ErrReadOnly is wrapped when a file is not for editing: another program makes
@@ -84,35 +86,12 @@ func replaceWith(file, real string, mode fs.FileMode, change func(Text) (Text, e
 			uid, gid = int(stat.Uid), int(stat.Gid)
 		}
 	}
-	return true, writing(file, replace(real, fresh, mode, uid, gid))
-}
-
-// replace writes beside the file and renames. uid and gid of -1 are left as they
-// come.
-func replace(file string, text []byte, mode fs.FileMode, uid, gid int) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(text)
-	// The owner before the mode: a change of owner may take bits away.
-	if e := tmp.Chown(uid, gid); err == nil {
-		err = e
-	}
-	if e := tmp.Chmod(mode); err == nil {
-		err = e
-	}
-	if e := tmp.Sync(); err == nil {
-		err = e
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return true, writing(file, atomicfile.Replace(real, mode, func(f *os.File) error {
+		_, err := f.Write(fresh)
+		// The owner before the mode: a change of owner may take bits away. Of -1, both
+		// are left as they come.
+		return errors.Join(err, f.Chown(uid, gid), f.Chmod(mode))
+	}))
 }
 
 // resolve follows symbolic links, also to a file that is not there yet.

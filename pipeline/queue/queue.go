@@ -22,6 +22,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
 // ErrLocked is wrapped by Open when another process has the queue open.
@@ -223,31 +225,12 @@ func (q *Queue) Save() error {
 	return nil
 }
 
-func write(file string, s state) (err error) {
+func write(file string, s state) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".queue-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(append(text, '\n'))
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	return err
+	return atomicfile.Write(file, append(text, '\n'), 0o600)
 }
 
 // Remove forgets all that the queue holds, with its file, and closes it.

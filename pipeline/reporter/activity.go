@@ -8,8 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
@@ -21,6 +20,7 @@ type activity struct {
 	fetches   map[string]time.Time
 	pushes    map[string]pushing
 	queued    int
+	expected  int // builds, of which some have ended
 	built     int
 	failed    int
 	fetched   int
@@ -51,6 +51,8 @@ func (a *activity) observe(e event.Event, now time.Time) {
 			clear(a.builds)
 			clear(a.fetches)
 		}
+	case event.BuildsExpected:
+		a.expected += e.Change
 	case event.BuildBegan:
 		a.builds[e.Derivation] = now
 	case event.BuildEnded:
@@ -109,7 +111,10 @@ func (a *activity) line(now time.Time) string {
 	if n := len(a.fetches); n > 0 {
 		add("%d fetching", n)
 	}
-	if a.built > 0 {
+	switch {
+	case a.expected > a.built:
+		add("%d of %d built", a.built, a.expected)
+	case a.built > 0:
 		add("%d built", a.built)
 	}
 	if a.failed > 0 {
@@ -136,12 +141,26 @@ func (a *activity) pushLine(now time.Time) string {
 		for _, p := range a.pushes {
 			done, total = done+p.done, total+p.size
 		}
-		line += fmt.Sprintf(", %s of %s", size(done), size(total))
+		line += fmt.Sprintf(", %s of %s", bytesize.Text(done), bytesize.Text(total))
 	}
 	if perSecond := a.rate.at(now); perSecond > 0 {
-		line += fmt.Sprintf(", %s/s, %s left", size(int64(perSecond)), short(max(time.Second, a.estimate(left, perSecond))))
+		line += fmt.Sprintf(", %s/s, %s left", bytesize.Text(int64(perSecond)), short(max(time.Second, a.estimate(left, perSecond))))
+	}
+	if path := a.largest(); path != "" {
+		line += ": " + nameOf(path)
 	}
 	return line
+}
+
+// largest returns the path on its way to the cache of which most is left.
+func (a *activity) largest() (path string) {
+	var most int64
+	for p, of := range a.pushes {
+		if left := of.size - of.done; path == "" || left > most || left == most && p < path {
+			path, most = p, left
+		}
+	}
+	return path
 }
 
 // estimate is how long what is left will take. Of paths that only wait, the sizes
@@ -163,8 +182,6 @@ func (a *activity) longest() []string {
 		return cmp.Or(a.builds[x].Compare(a.builds[y]), cmp.Compare(x, y))
 	})
 }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
 // rate is how fast a count grew in the last seconds.
 type rate struct{ samples []sample }

@@ -7,8 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/event"
 )
 
@@ -151,7 +150,7 @@ func (l *jobLog) endFold(now time.Time) {
 			tail = []byte(whole)
 		}
 		if left := l.cut - int64(len(tail)); left > 0 {
-			l.line(fmt.Sprintf("… %s left out, since a job's log has its bounds; the last lines:", humanize.IBytes(uint64(left))))
+			l.line(fmt.Sprintf("… %s left out, since a job's log has its bounds; the last lines:", bytesize.Text(left)))
 		}
 		if len(tail) > 0 {
 			l.write(tail)

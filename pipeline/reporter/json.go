@@ -94,6 +94,8 @@ func fieldsOf(e event.Event) (string, map[string]any) {
 		return "note", map[string]any{"text": e.Text}
 	case event.Output:
 		return "output", map[string]any{"text": e.Text}
+	case event.BuildsExpected:
+		return "builds-expected", map[string]any{"change": e.Change}
 	case event.BuildBegan:
 		return "build-began", map[string]any{"derivation": e.Derivation}
 	case event.BuildEnded:

@@ -108,3 +108,77 @@ func TestBytesOfAPathThatIsTriedAgainCountOnce(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// Lines that were drawn when the terminal was wider are more rows by now: to go up
+// by fewer would leave some of them behind.
+func TestANarrowerTerminalHasMoreRows(t *testing.T) {
+	t.Parallel()
+	lines := []string{"12345678", "", "1234567"}
+	for columns, want := range map[int]int{80: 3, 8: 3, 7: 4, 4: 5} {
+		if got := rows(lines, columns); got != want {
+			t.Errorf("%d columns: %d rows, want %d", columns, got, want)
+		}
+	}
+}
+
+func TestLongNamesKeepWhatTellsThemApart(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"app-1.2": "app-1.2", "application": "application", "application-1.2.3": "applica…2.3", "ünïcödé-names-1.0": "ünïcödé…1.0",
+	} {
+		if got := shorten(name, 11); got != want {
+			t.Errorf("%q became %q, want %q", name, got, want)
+		}
+	}
+	if got := shorten("application", 3); got != "application" {
+		t.Errorf("without any room it became %q", got)
+	}
+}
+
+func TestTheLargestPathOnItsWayIsNamed(t *testing.T) {
+	t.Parallel()
+	a, now := newActivity(), time.Unix(0, 0)
+	for _, e := range []event.Event{
+		event.PathPushing{Path: "/nix/store/00000000000000000000000000000000-small", NarSize: 100},
+		event.PathPushing{Path: "/nix/store/00000000000000000000000000000000-nearly-sent", NarSize: 1000},
+		event.PathSent{Path: "/nix/store/00000000000000000000000000000000-nearly-sent", Bytes: 990},
+	} {
+		a.observe(e, now)
+	}
+	if got := a.pushLine(now); got != "2 to push, 990 B of 1.1 KiB: small" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What others say on the same terminal would stand in the way of what is drawn: a
+// line of it stayed, and they were wiped out.
+func TestWhatIsSaidBesideTheRunStaysAndNothingElse(t *testing.T) {
+	t.Parallel()
+	view := newScreen(80, 24)
+	c := newClock()
+	r := New(Terminal, c.options(Options{Out: view, Columns: func() int { return 80 }}))
+	for _, e := range []event.Event{
+		event.StepBegan{Step: "build"},
+		event.BuildBegan{Derivation: libDrv},
+		event.BuildBegan{Derivation: appDrv},
+	} {
+		r.Observe(e)
+	}
+	c.now = c.now.Add(10 * time.Second)
+	for _, draw := range c.calls {
+		draw()
+	}
+	if !strings.Contains(view.String(), "2 building\n     10s lib-1.0\n     10s app-2.1\n") {
+		t.Errorf("it shows\n%s", view)
+	}
+	if _, err := r.(interface{ Write([]byte) (int, error) }).Write([]byte("coming to an end\n")); err != nil {
+		t.Fatal(err)
+	}
+	r.Observe(event.StepEnded{Step: "build", Took: 10 * time.Second, Text: "interrupted"})
+	if err := r.Finish(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := view.String(), "coming to an end\nbuild            10.0s  interrupted\n\n"; got != want {
+		t.Errorf("it shows\n%s\nwant\n%s", got, want)
+	}
+}

@@ -62,6 +62,12 @@ func (t *terminal) Observe(e event.Event) {
 	}
 }
 
+// Write lets through what is said beside the run.
+func (t *terminal) Write(b []byte) (int, error) {
+	t.Observe(event.Output{Text: string(b)})
+	return len(b), nil
+}
+
 // Finish implements Reporter: what is left to say is said, and the lines at the
 // bottom go.
 func (t *terminal) Finish(*flywheel.Report) error {
@@ -92,13 +98,19 @@ func (t *terminal) update() {
 		return
 	}
 	var b strings.Builder
-	if n := len(t.drawn); n > 0 {
-		// Up to the first line of the bottom, and away with it.
-		fmt.Fprintf(&b, "\r\x1b[%dA\x1b[J", n)
+	if len(t.drawn) > 0 {
+		fmt.Fprintf(&b, "\r\x1b[%dA", rows(t.drawn, t.columns()))
+		if end > 0 {
+			b.WriteString("\x1b[J") // what is said may take any number of rows
+		}
 	}
 	b.WriteString(said[:end])
 	for _, line := range bottom {
-		b.WriteString(line + "\n")
+		// Over what stood there: a screen that is empty for a moment flickers.
+		b.WriteString(line + "\x1b[K\n")
+	}
+	if len(bottom) < len(t.drawn) {
+		b.WriteString("\x1b[J")
 	}
 	// In one piece, so that nobody sees half a picture. A terminal that is gone is
 	// nothing that a build should end for.
@@ -127,9 +139,30 @@ func (t *terminal) bottom() []string {
 		if len(lines) == most || took < longBuild {
 			break
 		}
-		lines = append(lines, clip(fmt.Sprintf("  %6s %s", short(took), nameOf(drv)), width))
+		lines = append(lines, clip(fmt.Sprintf("  %6s %s", short(took), shorten(nameOf(drv), width-len("  123456 "))), width))
 	}
 	return lines
+}
+
+// rows returns how many rows lines take on a terminal that has become narrower
+// since they were drawn: nearly all of them wrap such lines anew.
+func rows(lines []string, columns int) int {
+	n := 0
+	for _, line := range lines {
+		n += max(1, (utf8.RuneCountInString(line)+columns-1)/max(1, columns))
+	}
+	return n
+}
+
+// shorten leaves out the middle of a name that is too long: what tells it from
+// others may stand at either end.
+func shorten(name string, width int) string {
+	runes := []rune(name)
+	if len(runes) <= width || width < 5 {
+		return name
+	}
+	end := width / 3
+	return string(runes[:width-end-1]) + "…" + string(runes[len(runes)-end:])
 }
 
 func clip(s string, width int) string {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/check"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
 // tool is a program that exits with a failure when it finds something.
@@ -146,20 +147,8 @@ func keep(built, bin string) error {
 		return err
 	}
 	defer in.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(bin), ".tool-")
-	if err != nil {
+	return atomicfile.Replace(bin, 0o755, func(f *os.File) error {
+		_, err := io.Copy(f, in)
 		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = io.Copy(tmp, in)
-	if e := tmp.Chmod(0o755); err == nil {
-		err = e
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), bin)
+	})
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Build flywheel.Options // of the builds that checks make
 	Base  string           // git revision; of OpenTofu's modules, only what changed since; empty for all
 	Tofu  string           // the program; empty for tofu in PATH
+	Bazel string           // the program; empty for bazelisk or bazel in PATH
 	Scan  bool             // look for secrets and security faults, too
 }
 
@@ -33,7 +34,9 @@ func Checks(ctx context.Context, o Options) []check.Check {
 		{Name: "flake", Run: func(ctx context.Context, out io.Writer) error { return flake(ctx, o.Dir, o.Build, out) }},
 	}
 	if hasBazelRules(o.Dir) {
-		checks = append(checks, check.Check{Name: "bazel", Run: func(ctx context.Context, out io.Writer) error { return bazelTests(ctx, o.Dir, out) }})
+		checks = append(checks, check.Check{Name: "bazel", Run: func(ctx context.Context, out io.Writer) error {
+			return bazelRules(ctx, o.Dir, o.Bazel, o.Build, out)
+		}})
 	} else {
 		checks = append(checks, tofu.Checks(ctx, tofu.Options{Dir: o.Dir, Base: o.Base, Tofu: o.Tofu})...)
 	}
@@ -48,6 +51,11 @@ func Checks(ctx context.Context, o Options) []check.Check {
 func flake(ctx context.Context, dir string, o flywheel.Options, out io.Writer) error {
 	if _, err := os.Stat(filepath.Join(dir, "flake.nix")); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: there is no flake.nix", check.ErrSkip)
+	}
+	// To nix, a name without a slash is one of its registry's.
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("checking the flake: %w", err)
 	}
 	o.FlakeCheck, o.Out = dir, out
 	report, err := flywheel.Build(ctx, o)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
@@ -56,7 +57,7 @@ func cacheListCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(out, "\n%d paths, %d blobs of %s, %d chunks of %s, %d packs of %s (%s dead)\n",
-				u.Paths, u.Blobs, bytesText(u.BlobBytes), u.Chunks, bytesText(u.ChunkBytes), u.Packs, bytesText(u.PackBytes), bytesText(u.DeadBytes))
+				u.Paths, u.Blobs, bytesize.Text(u.BlobBytes), u.Chunks, bytesize.Text(u.ChunkBytes), u.Packs, bytesize.Text(u.PackBytes), bytesize.Text(u.DeadBytes))
 			return nil
 		},
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/fsck"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
@@ -85,7 +86,7 @@ func progressTo(out io.Writer) func(fsck.Progress) {
 }
 
 func printCheck(out io.Writer, r *fsck.Report, repair bool) {
-	fmt.Fprintf(out, "%d packs, %d chunks, %s read back\n", r.Packs, r.Chunks, bytesText(r.Bytes))
+	fmt.Fprintf(out, "%d packs, %d chunks, %s read back\n", r.Packs, r.Chunks, bytesize.Text(r.Bytes))
 	for _, d := range r.Damaged {
 		fmt.Fprintf(out, "damaged   chunk %s in pack %s: %v\n", d.Chunk, d.Pack, d.Err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/collect"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
@@ -59,28 +60,28 @@ Exit status: 0 collected, 1 failed or another collector is at work, 2 bad usage.
 
 func planCollection(ctx context.Context, c *collect.Collector, out io.Writer) error {
 	plan, err := c.Plan(ctx, func(p index.UsedPath, why collect.Reason) {
-		fmt.Fprintf(out, "%s  last used %s, %s, %s\n", p.PathName, day(p.Used), bytesText(p.FileSize), why)
+		fmt.Fprintf(out, "%s  last used %s, %s, %s\n", p.PathName, day(p.Used), bytesize.Text(p.FileSize), why)
 	})
 	if err != nil {
 		return err
 	}
 	if plan.Held > 0 {
-		fmt.Fprintf(out, "would remove %d blobs without a path (%s stored), %s\n", plan.Held, bytesText(plan.HeldBytes), collect.ReasonSize)
+		fmt.Fprintf(out, "would remove %d blobs without a path (%s stored), %s\n", plan.Held, bytesize.Text(plan.HeldBytes), collect.ReasonSize)
 	}
 	fmt.Fprintf(out, "would remove %d paths (NARs of %s, at most %s stored); the packs take %s, of which %s are dead already\n",
-		plan.Paths, bytesText(plan.NARBytes), bytesText(plan.FileBytes), bytesText(plan.Stored), bytesText(plan.Dead))
+		plan.Paths, bytesize.Text(plan.NARBytes), bytesize.Text(plan.FileBytes), bytesize.Text(plan.Stored), bytesize.Text(plan.Dead))
 	return nil
 }
 
 func printCollection(out io.Writer, r collect.Report) {
 	fmt.Fprintf(out, "paths    %d removed, %d evicted\n", r.Paths, r.Evicted)
 	fmt.Fprintf(out, "names    %d objects and %d action results removed, %d blobs without a name evicted\n", r.Objects, r.Actions, r.Released)
-	fmt.Fprintf(out, "blobs    %d removed (%s uncompressed)\n", r.Blobs, bytesText(r.BlobBytes))
-	fmt.Fprintf(out, "chunks   %d removed (%s stored)\n", r.Chunks, bytesText(r.ChunkBytes))
+	fmt.Fprintf(out, "blobs    %d removed (%s uncompressed)\n", r.Blobs, bytesize.Text(r.BlobBytes))
+	fmt.Fprintf(out, "chunks   %d removed (%s stored)\n", r.Chunks, bytesize.Text(r.ChunkBytes))
 	fmt.Fprintf(out, "packs    %d deleted, %d compacted, %d orphans deleted\n", r.PacksDeleted, r.PacksCompacted, r.Orphans)
-	fmt.Fprintf(out, "storage  %s freed, %s in use, in %s\n", bytesText(r.Freed), bytesText(r.Stored), r.Took.Round(time.Millisecond))
+	fmt.Fprintf(out, "storage  %s freed, %s in use, in %s\n", bytesize.Text(r.Freed), bytesize.Text(r.Stored), r.Took.Round(time.Millisecond))
 	if r.OverLimit > 0 {
-		fmt.Fprintf(out, "still %s over --max-size: what is left is pinned, or was in use within the grace\n", bytesText(r.OverLimit))
+		fmt.Fprintf(out, "still %s over --max-size: what is left is pinned, or was in use within the grace\n", bytesize.Text(r.OverLimit))
 	}
 	if r.Foreign > 0 {
 		fmt.Fprintf(out, "%d packs are older than the index, and unknown to it, and were left alone: cacheserver fsck --repair makes it know them\n", r.Foreign)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -38,16 +37,10 @@ func (b *bazelFlags) check() (err error) {
 	return err
 }
 
-// settings are those of the flags for a command and a cache. A version that is not
-// to be had is the zero one.
-func (b *bazelFlags) settings(ctx context.Context, command string, c bazel.Cache) bazel.Settings {
-	s := bazel.Settings{Cache: c, Download: bazel.Download(b.download)}
-	if b.version == "" {
-		s.Version, _ = bazel.Detect(ctx, command)
-	} else {
-		s.Version, _ = bazel.ParseVersion(b.version) // checked
-	}
-	return s
+// given is the version that --bazel-version names; the zero one where it does not.
+func (b *bazelFlags) given() bazel.Version {
+	v, _ := bazel.ParseVersion(b.version) // checked; empty is none
+	return v
 }
 
 func bazelrcCommand() *cobra.Command {
@@ -90,9 +83,12 @@ Exit status:
 			token := os.Getenv(tokenVariable)
 			found, err := bazel.Probe(cmd.Context(), cache, token)
 			if err != nil {
-				return &exitError{exitUnhealthy, withHint(err)}
+				return &exitError{exitUnhealthy, err}
 			}
-			s := b.settings(cmd.Context(), "bazel", found)
+			s := bazel.Settings{Cache: found, Version: b.given(), Download: bazel.Download(b.download)}
+			if b.version == "" {
+				s.Version, _ = bazel.Detect(cmd.Context(), "", "bazel") // bazelrc says so
+			}
 			if withToken {
 				s.Token = token
 			}
@@ -105,18 +101,6 @@ Exit status:
 	f.BoolVar(&withToken, "with-token", false, "print the token of "+tokenVariable+" as well")
 	b.add(f, bazel.Minimal)
 	return cmd
-}
-
-// withHint adds what to do about a cache that denies.
-func withHint(err error) error {
-	var denied *bazel.DeniedError
-	switch {
-	case !errors.As(err, &denied):
-		return err
-	case denied.Shown:
-		return fmt.Errorf("%w of %s: is it for this cache, and has it not ended? (cacheserver token inspect)", err, tokenVariable)
-	}
-	return fmt.Errorf("%w: set %s", err, tokenVariable)
 }
 
 // bazelrc is the text for a .bazelrc. hidden is a token that it does not have.

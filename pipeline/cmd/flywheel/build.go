@@ -30,6 +30,9 @@ attributes of a file (-f), store paths, derivations; "." when none is given.
 Every store path goes to the cache as soon as it is valid, so a build that fails
 leaves its work to the next one; at the end the closure of the results is pushed.
 
+Arguments behind -- go to "nix build", and to all that evaluates for it (--all,
+--skip-cached, --keep-going, --bootstrap) as far as they concern that.
+
 Without --cache, a cache server starts in this process, on a free port of the
 loopback interface, and keeps its data for the next run.
 
@@ -48,7 +51,8 @@ Exit status:
   flywheel build .#app .#tests --cache https://cache.example.org/main
   flywheel build -f default.nix app --report report.json
   flywheel build . --all --skip-cached --keep-going --out ./artifacts
-  flywheel build . -- --print-build-logs`,
+  flywheel build . -- --print-build-logs
+  flywheel build . --all -- --impure --override-input nixpkgs path:../nixpkgs`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if i := cmd.ArgsLenAtDash(); i >= 0 {
 				args, o.NixArgs = args[:i], args[i:]
@@ -89,6 +93,9 @@ func (o *buildOptions) check() error {
 	}
 	if o.All && o.File != "" {
 		return errors.New("--all is about flakes, --file about a file")
+	}
+	if name := nix.LooksUp(o.NixArgs); o.All && name != "" {
+		return fmt.Errorf("--all is about flakes, which %s behind -- is not", name)
 	}
 	if o.Parallel < 0 {
 		return fmt.Errorf("--parallel %d: want 1 or more", o.Parallel)

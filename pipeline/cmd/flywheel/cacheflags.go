@@ -66,7 +66,7 @@ func checkCaches(o *flywheel.Options) error {
 // surroundings fills in what comes from the process rather than from flags.
 func surroundings(cmd *cobra.Command, o *flywheel.Options) {
 	o.Out = cmd.ErrOrStderr()
-	o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	o.Log = slog.New(slog.NewTextHandler(screenOf(cmd), nil))
 	o.Credentials = credential.New(o.Credentials.File, o.Credentials.Audience)
 }
 

@@ -8,13 +8,13 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/environment"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
 // configVariable names the configuration file where --config does not: in
@@ -161,17 +161,7 @@ func write(out io.Writer, file string, text []byte) error {
 		}
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".output-")
-	if err != nil {
-		return fmt.Errorf("--output: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(text)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
+	if err := atomicfile.Write(file, text, 0o644); err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -17,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/bazel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/queue"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/target"
@@ -48,8 +47,9 @@ was killed, is in the queue of flywheel watch; the next exec or watch goes on wi
 
 A command of Bazel (bazel or bazelisk) pulls from the cache and fills it as Bazel does.
 What flywheel bazelrc prints is given to it in a temporary file that only the
-caller can read, with the token of ` + tokenVariable + ` when there is one. It counts for more
-than the workspace's .bazelrc, and for less than the command's own flags.
+caller can read, with the token for the cache (` + tokenVariable + `, netrc, the job's own
+identity) when there is one. It counts for more than the workspace's .bazelrc, and
+for less than the command's own flags.
 
 Without --cache, a cache server starts in this process, on a free port of the
 loopback interface, and keeps its data for the next run.
@@ -82,9 +82,10 @@ Signals are passed on to it. Where it was not run:
 			if !bazel.Runs(args) {
 				return o.watched(cmd, path, args)
 			}
-			around := o.withCache(cmd.Context(), args, cmd.ErrOrStderr())
-			status, err := foreground(cmd.Context(), path, around.args, nil)
-			around.end()
+			stderr := cmd.ErrOrStderr()
+			supplied, end := o.around(stderr).Supply(cmd.Context(), args, func(err error) { fmt.Fprintf(stderr, "flywheel: %v\n", err) })
+			status, err := foreground(cmd.Context(), path, supplied, nil)
+			end()
 			if err != nil {
 				return err
 			}
@@ -118,73 +119,16 @@ func (o *execOptions) check(args []string) error {
 	return errors.Join(o.bazelFlags.check(), o.reporting.check())
 }
 
-// around is what a command runs in: the arguments that it gets in the end, and what
-// is to be done after it. More can be put around it by wrapping end.
-type around struct {
-	args []string
-	end  func()
-}
-
-// withCache puts a cache around a command. What is wrong with the cache is told
-// once, on stderr, and does not keep the command from running.
-func (o *execOptions) withCache(ctx context.Context, args []string, stderr io.Writer) around {
-	tell := func(err error) {
-		if err != nil {
-			fmt.Fprintf(stderr, "flywheel: %v\n", err)
-		}
+// around is the cache for a command of Bazel.
+func (o *execOptions) around(stderr io.Writer) bazel.Around {
+	a := bazel.Around{
+		Data: o.data, Credentials: credential.New("", ""), Version: o.given(), Download: bazel.Download(o.download),
+		Log: slog.New(slog.NewTextHandler(stderr, nil)),
 	}
-	flags, stop, err := o.cacheFlags(ctx, args[0], stderr)
-	if err != nil {
-		tell(fmt.Errorf("%w; %s runs without the cache", err, filepath.Base(args[0])))
-		flags = bazel.Off()
+	if o.cache != "" {
+		a.Caches = []string{o.cache}
 	}
-	supplied, remove, err := bazel.Supply(args, flags)
-	if err != nil {
-		tell(err)
-		return around{args, func() { tell(stop()) }}
-	}
-	return around{supplied, func() { tell(errors.Join(remove(), stop())) }}
-}
-
-// cacheFlags returns the flags with which Bazel uses the cache. stop ends what was
-// started for it, and is to be called in any case.
-func (o *execOptions) cacheFlags(ctx context.Context, command string, stderr io.Writer) (flags []string, stop func() error, err error) {
-	url, token, stop := o.cache, os.Getenv(tokenVariable), func() error { return nil }
-	if url == "" {
-		token = "" // it is for others
-		if url, stop, err = serveLocal(ctx, o.data, stderr); err != nil {
-			return nil, stop, fmt.Errorf("the cache server in this process does not start: %w", err)
-		}
-	}
-	found, err := bazel.Probe(ctx, url, token)
-	if err != nil {
-		return nil, stop, withHint(err)
-	}
-	s := o.settings(ctx, command, found)
-	s.Token = token
-	return s.Flags(), stop, nil
-}
-
-// serveLocal starts a cache server in this process. It serves until stop is called,
-// also when ctx is done.
-func serveLocal(ctx context.Context, data string, stderr io.Writer) (url string, stop func() error, err error) {
-	nothing := func() error { return nil }
-	server, err := cacheserver.Open(ctx, cacheserver.Config{Data: data, Log: slog.New(slog.NewTextHandler(stderr, nil))})
-	if err != nil {
-		return "", nothing, err
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nothing, errors.Join(err, server.Close())
-	}
-	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(serving, l) }()
-	return "http://" + l.Addr().String(), func() error {
-		cancel()
-		return errors.Join(<-done, server.Close())
-	}, nil
+	return a
 }
 
 // watched runs a command with the store watched around it: what becomes valid

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 )
@@ -56,7 +57,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // interrupted is the cause of a context that a signal has ended.
 type interrupted struct{ signal syscall.Signal }
 
-func (i interrupted) Error() string { return "interrupted by " + i.signal.String() }
+func (i interrupted) Error() string { return "interrupted by " + unix.SignalName(i.signal) }
 
 // status is what a shell would report.
 func (i interrupted) status() int { return 128 + int(i.signal) }
@@ -91,7 +92,8 @@ func untilSignal(parent context.Context, stderr io.Writer) (context.Context, con
 func run(args []string, stdout, stderr io.Writer) int {
 	parent, end := context.WithCancel(context.Background())
 	defer end()
-	ctx, stop := untilSignal(parent, stderr)
+	around := &screen{out: stderr}
+	ctx, stop := untilSignal(around.in(parent), around)
 	defer stop()
 	root := &cobra.Command{
 		Use:           "flywheel",

@@ -69,17 +69,18 @@ type watched struct {
 	record    *reporter.Record
 	artifacts string
 	spans     *reporter.Spans
+	around    *screen
 }
 
 // begin opens what the flags name.
 func (r *reporting) begin(cmd *cobra.Command, credentials credential.Finder) (*watched, error) {
-	w := &watched{record: reporter.NewRecord(), artifacts: r.artifacts}
-	screen := reporter.Auto
+	w := &watched{record: reporter.NewRecord(), artifacts: r.artifacts, around: screenOf(cmd)}
+	kind := reporter.Auto
 	stderr := cmd.ErrOrStderr()
 	for _, text := range r.reporters {
 		name, file, toFile := strings.Cut(text, "=")
 		if !toFile {
-			screen = reporter.Kind(name)
+			kind = reporter.Kind(name)
 			continue
 		}
 		f, err := os.Create(file)
@@ -103,7 +104,11 @@ func (r *reporting) begin(cmd *cobra.Command, credentials credential.Finder) (*w
 			o.Secrets = append(o.Secrets, strings.TrimSpace(string(text)))
 		}
 	}
-	w.reporters = append(w.reporters, reporter.New(screen, o))
+	shown := reporter.New(kind, o)
+	if moves, ok := shown.(io.Writer); ok {
+		w.around.hold(moves)
+	}
+	w.reporters = append(w.reporters, shown)
 	observers := []event.Observer{w.record}
 	for _, rep := range w.reporters {
 		observers = append(observers, rep)
@@ -126,6 +131,7 @@ func (w *watched) finish(ctx context.Context, report *flywheel.Report) error {
 	for _, r := range w.reporters {
 		errs = append(errs, r.Finish(report))
 	}
+	w.around.hold(nil)
 	if w.artifacts != "" && report != nil {
 		errs = append(errs, reporter.WriteArtifacts(w.artifacts, report, w.record))
 	}

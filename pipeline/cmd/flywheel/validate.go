@@ -17,8 +17,8 @@ func validateCommand() *cobra.Command {
 		Long: `Checks what the directory holds, "." when none is given:
   flake.nix           nix flake check, with the cache as in a build
   OpenTofu modules    tofu fmt and tofu validate of each, without a backend
-  Bazel rules tagged  bazel test of them, in place of OpenTofu's modules
-  flywheel-validate
+  Bazel rules tagged  bazel test of them, in place of OpenTofu's modules; their
+  flywheel-validate   remote cache is that of --cache, else one in this process
 With --scan also what "flywheel test" looks for: security faults and secrets. All
 checks run even when one fails.
 
@@ -50,6 +50,7 @@ Exit status:
 	files.flags(cmd)
 	cmd.Flags().StringVar(&o.Base, "affected", "", "`revision` of git; check only what differs from where the branch left it, and what uses that")
 	cmd.Flags().StringVar(&o.Tofu, "tofu", "", "`program` that is OpenTofu (default tofu in PATH)")
+	cmd.Flags().StringVar(&o.Bazel, "bazel", "", "`program` that is Bazel (default bazelisk or bazel in PATH)")
 	cmd.Flags().BoolVar(&o.Scan, "scan", false, "look for security faults and secrets, too")
 	return cmd
 }

@@ -2,11 +2,12 @@
 // Kubernetes and of the operators, and the runners' configurations with the keys
 // that a runner knows.
 //
-//	check [-crds DIR] PLAN.json …
+//	check [-crds DIR] [-manifests DIR] PLAN.json …
 //
 // A plan is what tofu show -json prints; the objects are its output manifests, the
-// configurations its output configs. It is run in its own directory. Kinds whose definition is not to be had are
-// named and skipped. The exit status is 1 when something is wrong.
+// configurations its output configs. Manifests are the objects of all YAML files
+// below a directory. It is run in its own directory. Kinds whose definition is not
+// to be had are named and skipped. The exit status is 1 when something is wrong.
 package main
 
 import (
@@ -44,23 +45,27 @@ var definitions = map[string]string{
 
 func main() {
 	crds := flag.String("crds", "", "directory with further CustomResourceDefinitions")
+	manifests := flag.String("manifests", "", "directory with objects as YAML files")
 	flag.Parse()
-	if flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "usage: check [-crds DIR] PLAN.json …")
+	if flag.NArg() == 0 && *manifests == "" {
+		fmt.Fprintln(os.Stderr, "usage: check [-crds DIR] [-manifests DIR] PLAN.json …")
 		os.Exit(2)
 	}
-	if err := run(*crds, flag.Args()); err != nil {
+	if err := run(*crds, *manifests, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(crds string, plans []string) error {
+func run(crds, manifests string, plans []string) error {
 	schemas, err := newSchemas(crds)
 	if err != nil {
 		return err
 	}
 	var faults []error
+	if manifests != "" {
+		faults = append(faults, schemas.checkFiles(manifests))
+	}
 	for _, plan := range plans {
 		outputs, err := readOutputs(plan)
 		if err != nil {
