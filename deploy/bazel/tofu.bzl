@@ -77,7 +77,7 @@ def tofu_modules(dir, names, deps = {}):
     for name in names:
         base = name.replace("-", "_")
         native.filegroup(name = base + "_srcs", srcs = native.glob([name + "/**"], exclude = ["**/.terraform/**"]), visibility = ["//visibility:public"])
-        tofu_validate(name = base + "_validate", dir = dir + "/" + name, srcs = [base + "_srcs"], deps = deps.get(name, []))
-        tofu_fmt_test(name = base + "_fmt_test", dir = dir + "/" + name, srcs = [base + "_srcs"])
+        tofu_validate(name = base + "_validate", dir = dir + "/" + name, srcs = [base + "_srcs"], deps = deps.get(name, []), tags = ["flywheel-validate"])
+        tofu_fmt_test(name = base + "_fmt_test", dir = dir + "/" + name, srcs = [base + "_srcs"], tags = ["flywheel-validate"])
     native.filegroup(name = "all_validate", srcs = [n.replace("-", "_") + "_validate" for n in names])
     native.test_suite(name = "all_fmt_test", tests = [n.replace("-", "_") + "_fmt_test" for n in names])
