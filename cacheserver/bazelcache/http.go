@@ -340,7 +340,7 @@ func (d *Door) putValue(ctx context.Context, e entry, body io.Reader, size int64
 
 // putOpaque keeps the value of an action that is too long for an ActionResult.
 func (d *Door) putOpaque(ctx context.Context, e entry, body io.Reader) error {
-	stored, err := d.store.Put(ctx, body, d.config.MaxBlob)
+	stored, err := d.store.PutWithoutFile(ctx, body, d.config.MaxBlob)
 	if err != nil {
 		return err
 	}

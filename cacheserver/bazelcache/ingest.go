@@ -123,7 +123,7 @@ func (d *Door) ingest(ctx context.Context, w want, r io.Reader) (index.Blob, err
 		sums[functionBLAKE3] = functionBLAKE3.new()
 		also = append(also, sums[functionBLAKE3])
 	}
-	stored, err := d.store.Put(ctx, r, limit, also...)
+	stored, err := d.store.PutWithoutFile(ctx, r, limit, also...)
 	var tooLong *cas.TooLongError
 	if errors.As(err, &tooLong) && tooLong.Limit == w.size {
 		return index.Blob{}, fmt.Errorf("%w: it has more than %d bytes", errMismatch, w.size)

@@ -40,6 +40,38 @@ type Stored struct {
 //
 // Nothing names the chunks then: they live for the grace.
 func (s *Store) Put(ctx context.Context, r io.Reader, limit int64, sums ...hash.Hash) (Stored, error) {
+	file := sha256.New()
+	stored, err := s.put(ctx, r, limit, sums, func(ctx context.Context, chunks []digest.Chunk) (size int64, err error) {
+		err = s.read(ctx, chunks, func(_ digest.Chunk, data, _ []byte) error {
+			file.Write(data)
+			size += int64(len(data))
+			return nil
+		})
+		return size, err
+	})
+	if err == nil {
+		file.Sum(stored.FileHash[:0])
+	}
+	return stored, err
+}
+
+// PutWithoutFile is Put for a blob whose FileHash nobody asks for. To know it, all
+// frames are read once more, also those that were there before.
+func (s *Store) PutWithoutFile(ctx context.Context, r io.Reader, limit int64, sums ...hash.Hash) (Stored, error) {
+	return s.put(ctx, r, limit, sums, func(ctx context.Context, chunks []digest.Chunk) (size int64, err error) {
+		at, err := s.located(ctx, hashes(chunks))
+		for _, c := range chunks {
+			size += int64(at[c.Hash].Length)
+		}
+		return size, err
+	})
+}
+
+// put calls stored with the chunks of each window that is stored, in order. It
+// returns how long their frames are.
+func (s *Store) put(ctx context.Context, r io.Reader, limit int64, sums []hash.Hash,
+	stored func(ctx context.Context, chunks []digest.Chunk) (size int64, err error),
+) (Stored, error) {
 	release, err := s.Reserve(ctx, streamReserve)
 	if err != nil {
 		return Stored{}, err
@@ -51,7 +83,6 @@ func (s *Store) Put(ctx context.Context, r io.Reader, limit int64, sums ...hash.
 	}
 	var out Stored
 	windows := make(chan window)
-	file := sha256.New()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(windows)
@@ -59,25 +90,22 @@ func (s *Store) Put(ctx context.Context, r io.Reader, limit int64, sums ...hash.
 	})
 	g.Go(func() error {
 		for w := range windows {
-			stored, err := s.putWindow(ctx, w)
+			fresh, err := s.putWindow(ctx, w)
 			if err != nil {
 				return err
 			}
-			out.NewBytes += stored
-			if err := s.read(ctx, w.chunks, func(_ digest.Chunk, data, _ []byte) error {
-				file.Write(data)
-				out.FileSize += int64(len(data))
-				return nil
-			}); err != nil {
+			size, err := stored(ctx, w.chunks)
+			if err != nil {
 				return err
 			}
+			out.NewBytes += fresh
+			out.FileSize += size
 		}
 		return nil
 	})
 	if err := g.Wait(); err != nil {
 		return Stored{}, err
 	}
-	file.Sum(out.FileHash[:0])
 	return out, nil
 }
 
