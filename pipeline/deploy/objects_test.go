@@ -71,7 +71,14 @@ type warnings struct {
 	told []string
 }
 
+// headlessWarning is of every headless Service in 1.34, for the affinity None that
+// the API server itself fills in.
+const headlessWarning = "spec.SessionAffinity is ignored for headless services"
+
 func (w *warnings) HandleWarningHeader(_ int, _, text string) {
+	if text == headlessWarning {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.told = append(w.told, text)
