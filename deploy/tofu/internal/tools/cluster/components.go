@@ -150,7 +150,10 @@ func (p *controlPlane) run(ctx context.Context, name string, arguments []string)
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("%s ended: %w\n%s", name, errors.Join(err), tail(log.Name()))
+	if err == nil {
+		err = errors.New("without being told to")
+	}
+	return fmt.Errorf("%s ended: %w\n%s", name, err, tail(log.Name()))
 }
 
 func tail(file string) []byte {
