@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -52,11 +53,12 @@ func startBrowser(t testing.TB) *browser {
 	must(t, err)
 	read, write, err := os.Pipe()
 	must(t, err)
-	home := t.TempDir()
+	home := browserHome(t)
 	cmd := exec.CommandContext(ctx, program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run", "--disable-component-update", "--disable-background-networking", "--user-data-dir="+home, "--remote-debugging-pipe", "about:blank")
 	cmd.Env = append(os.Environ(), "HOME="+home)
 	cmd.ExtraFiles = []*os.File{theirs, write} // 3 and 4, as Chromium expects
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	must(t, cmd.Start())
 	theirs.Close()
 	write.Close()
@@ -67,6 +69,7 @@ func startBrowser(t testing.TB) *browser {
 		_, _ = b.send("Browser.close", nil)
 		ours.Close()
 		_ = cmd.Wait()
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what outlives it, and still writes
 		reading.Wait()
 		read.Close()
 	})
@@ -80,6 +83,24 @@ func startBrowser(t testing.TB) *browser {
 	}
 	b.do("Emulation.setScriptExecutionDisabled", map[string]any{"value": true}, nil)
 	return b
+}
+
+// browserHome is a directory that is removed even while the browser's last
+// processes, which nobody can wait for, are still writing files there.
+func browserHome(t testing.TB) string {
+	t.Helper()
+	home, err := os.MkdirTemp("", "browser-")
+	must(t, err)
+	t.Cleanup(func() {
+		for range 100 {
+			if err = os.RemoveAll(home); err == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("removing the browser's files: %v", err)
+	})
+	return home
 }
 
 // read takes messages, which end with a zero byte, until the browser ends.
