@@ -1,17 +1,22 @@
 package packstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -25,12 +30,14 @@ const (
 // Disk keeps packs as files in a directory, fanned out over subdirectories by
 // the last two characters of their names.
 type Disk struct {
-	dir  string
-	fans sync.Map // subdirectories known to survive a crash
+	dir     string
+	fans    sync.Map // subdirectories known to survive a crash
+	journal *journal
 }
 
-// OpenDisk opens the directory, which it creates when it is missing, and
-// removes what writers that died more than a day ago left half-written.
+// OpenDisk opens the directory, which it creates when it is missing, restores what
+// a crash of this machine took of packs that were put, and removes what writers
+// that died more than a day ago left half-written. Close ends it.
 func OpenDisk(dir string) (*Disk, error) {
 	incoming := filepath.Join(dir, staging)
 	if err := os.MkdirAll(incoming, 0o700); err != nil {
@@ -41,6 +48,9 @@ func OpenDisk(dir string) (*Disk, error) {
 		return nil, fmt.Errorf("opening the pack store %s: %w", dir, err)
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), journalPrefix) {
+			continue
+		}
 		info, err := e.Info()
 		if err != nil || time.Since(info.ModTime()) < staleAfter {
 			continue
@@ -49,8 +59,17 @@ func OpenDisk(dir string) (*Disk, error) {
 			return nil, fmt.Errorf("removing a half-written pack: %w", err)
 		}
 	}
-	return &Disk{dir: dir}, nil
+	d := &Disk{dir: dir}
+	d.journal = &journal{dir: incoming, settle: d.settle}
+	if err := replayJournals(incoming, d.restore); err != nil {
+		return nil, fmt.Errorf("opening the pack store %s: %w", dir, err)
+	}
+	return d, nil
 }
+
+// Close makes the next OpenDisk faster: nothing is lost without it. No other method
+// may be called any more.
+func (d *Disk) Close() error { return d.journal.close() }
 
 func (d *Disk) path(name string) string {
 	return filepath.Join(d.dir, fan(name), name+suffix)
@@ -65,7 +84,8 @@ func fan(name string) string {
 }
 
 // Put implements Store: write beside, fsync, link into place, fsync the
-// directory. Link, unlike rename, never replaces a pack that is there.
+// directory. Link, unlike rename, never replaces a pack that is there. Small packs
+// are written to the journal in place of both fsyncs.
 func (d *Disk) Put(ctx context.Context, name string, size int64, body io.Reader) (err error) {
 	if err := CheckName(name); err != nil {
 		return err
@@ -78,38 +98,122 @@ func (d *Disk) Put(ctx context.Context, name string, size int64, body io.Reader)
 			err = fmt.Errorf("writing pack %s: %w", name, err)
 		}
 	}()
-	f, err := os.CreateTemp(filepath.Join(d.dir, staging), name+"-")
+	small := size <= maxJournaled
+	var read bytes.Buffer
+	body = io.LimitReader(contextReader{ctx, body}, size+1)
+	if small {
+		body = io.TeeReader(body, &read)
+	}
+	written, err := d.write(name, size, body, !small)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		_ = f.Close()
-		_ = os.Remove(f.Name())
-	}()
-	n, err := io.Copy(f, io.LimitReader(contextReader{ctx, body}, size+1))
-	if err != nil {
-		return err
-	}
-	if n != size {
-		return fmt.Errorf("the body has not the %d bytes that were announced", size)
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
+	defer func() { _ = os.Remove(written) }()
 	target := d.path(name)
-	if err := d.makeFan(filepath.Dir(target)); err != nil {
-		return err
+	if _, err := os.Lstat(target); err == nil {
+		return ErrExists
 	}
-	if err := os.Link(f.Name(), target); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return ErrExists
+	if small && d.journal.put(name, read.Bytes()) {
+		err := os.Mkdir(filepath.Dir(target), 0o700)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = link(written, target)
+		}
+		if err != nil {
+			d.journal.forget(name)
 		}
 		return err
 	}
-	if err := syncDir(filepath.Dir(target)); err != nil {
+	if small {
+		if err := syncFile(written); err != nil {
+			return err
+		}
+	}
+	if err := d.makeFan(filepath.Dir(target)); err != nil {
+		return err
+	}
+	if err := link(written, target); err != nil {
+		return err
+	}
+	if err := syncFile(filepath.Dir(target)); err != nil {
 		// The name may not survive a crash, so it must not be seen either.
 		_ = os.Remove(target)
 		return err
+	}
+	return nil
+}
+
+// write writes the file of a pack beside the others.
+func (d *Disk) write(name string, size int64, body io.Reader, sync bool) (path string, err error) {
+	f, err := os.CreateTemp(filepath.Join(d.dir, staging), name+"-")
+	if err != nil {
+		return "", err
+	}
+	n, err := io.Copy(f, body)
+	if err == nil && n != size {
+		err = fmt.Errorf("the body has not the %d bytes that were announced", size)
+	}
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+func link(from, to string) error {
+	err := os.Link(from, to)
+	if errors.Is(err, fs.ErrExist) {
+		return ErrExists
+	}
+	return err
+}
+
+// restore makes packs what a journal says that they are, and durable.
+func (d *Disk) restore(packs map[string][]byte) error {
+	for name, body := range packs {
+		target := d.path(name)
+		if is, err := os.ReadFile(target); err == nil && bytes.Equal(is, body) {
+			continue
+		}
+		written, err := d.write(name, int64(len(body)), bytes.NewReader(body), false)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			return err
+		}
+		if err := os.Rename(written, target); err != nil {
+			return err
+		}
+	}
+	return d.settle(slices.Collect(maps.Keys(packs)))
+}
+
+// settle makes the files of packs durable, those that were not deleted.
+func (d *Disk) settle(packs []string) error {
+	fans := map[string]bool{}
+	g := new(errgroup.Group)
+	// The file system makes those durable together that wait for it together.
+	g.SetLimit(16)
+	for _, name := range packs {
+		path := d.path(name)
+		fans[filepath.Dir(path)] = true
+		g.Go(func() error {
+			if err := syncFile(path); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for dir := range fans {
+		if err := errors.Join(d.makeFan(dir), syncFile(dir)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -122,7 +226,7 @@ func (d *Disk) makeFan(dir string) error {
 		return err
 	}
 	// One that is there may have been made a moment ago by another process.
-	if err := syncDir(d.dir); err != nil {
+	if err := syncFile(d.dir); err != nil {
 		return err
 	}
 	d.fans.Store(dir, true)
@@ -198,6 +302,7 @@ func (d *Disk) Delete(_ context.Context, name string) error {
 	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("deleting pack %s: %w", name, err)
 	}
+	d.journal.forget(name)
 	return nil
 }
 
@@ -208,8 +313,9 @@ func notFound(name string, err error) error {
 	return fmt.Errorf("reading pack %s: %w", name, err)
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
+// syncFile makes a file's contents durable, and a directory's names.
+func syncFile(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,40 @@ func TestAFullServerIsNoSpace(t *testing.T) {
 	put(t, s, "b", "12345")
 }
 
+// Packs that go through the journal, and those that do not.
+func TestAFullDiskIsNoSpace(t *testing.T) {
+	t.Parallel()
+	dir := small(t, "4m")
+	d := openDisk(t, dir)
+	put(t, d, "before", "12345")
+	fill := filepath.Join(dir, "full")
+	if err := os.WriteFile(fill, make([]byte, 8<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	for name, size := range map[string]int64{"small": 40_000, "large": 1 << 20} {
+		if err := d.Put(t.Context(), name, size, bytes.NewReader(make([]byte, size))); !errors.Is(err, packstore.ErrNoSpace) {
+			t.Errorf("%s: %v, want ErrNoSpace", name, err)
+		}
+		if _, err := d.Size(t.Context(), name); !errors.Is(err, packstore.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound", name, err)
+		}
+	}
+	want(t, d, "before", []byte("12345"), 0, 5)
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // more than the journal has space for here
+		body := bytes.Repeat([]byte{byte(i)}, 90_000)
+		if err := d.Put(t.Context(), fmt.Sprintf("after%d", i), int64(len(body)), bytes.NewReader(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := openDisk(t, crash(t, dir, func(string) {}))
+	for i := range 20 {
+		want(t, after, fmt.Sprintf("after%d", i), bytes.Repeat([]byte{byte(i)}, 90_000), 0, 90_000)
+	}
+}
+
 func TestAFullDiskFailsNoRead(t *testing.T) {
 	t.Parallel()
 	dir := small(t, "14m") // 3 blocks, where the limit allows 7
