@@ -139,9 +139,12 @@ func (s byteStream) Write(stream bspb.ByteStream_WriteServer) error {
 	if first.WriteOffset < 0 || first.WriteOffset > name.Size {
 		return fmt.Errorf("%w: write_offset is %d of %d", errInvalid, first.WriteOffset, name.Size)
 	}
-	there, err := s.isThere(ctx, name)
-	if err != nil {
-		return err
+	whole := first.FinishWrite && first.WriteOffset == 0
+	there := false
+	if !whole || len(first.Data) > unasked {
+		if there, err = s.isThere(ctx, name); err != nil {
+			return err
+		}
 	}
 	if there {
 		committed := name.Size
@@ -154,7 +157,7 @@ func (s byteStream) Write(stream bspb.ByteStream_WriteServer) error {
 	if err := in.take(first); err != nil {
 		return err
 	}
-	if first.FinishWrite && first.WriteOffset == 0 {
+	if whole {
 		// Most blobs are one message. They need no pipe, and nothing to go on with.
 		err = s.writeWhole(ctx, name, first.Data)
 	} else {

@@ -13,6 +13,7 @@ import (
 	googleproto "google.golang.org/protobuf/proto"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
 // storage is the service of blobs. Blobs are those of the whole store: an
@@ -105,11 +106,22 @@ func (s storage) BatchUpdateBlobs(ctx context.Context, r *repb.BatchUpdateBlobsR
 	return answer, nil
 }
 
+// unasked is how many bytes of blobs are stored without asking first whether they
+// are there, as Bazel has just done that: to store them once more takes little
+// longer than to ask.
+const unasked = 16 << 10
+
 // storeNew stores those of the blobs that are not stored.
-func (s storage) storeNew(ctx context.Context, fn function, order []digest.Digest, blobs map[digest.Digest]whole) error {
-	there, err := s.findHeld(ctx, fn, order)
-	if err != nil {
-		return err
+func (s storage) storeNew(ctx context.Context, fn function, order []digest.Digest, blobs map[digest.Digest]whole) (err error) {
+	var bytes int64
+	for _, name := range order {
+		bytes += name.Size
+	}
+	var there map[digest.Digest]index.Blob
+	if bytes > unasked {
+		if there, err = s.findHeld(ctx, fn, order); err != nil {
+			return err
+		}
 	}
 	var fresh []whole
 	for _, name := range order {

@@ -31,17 +31,16 @@ var ErrMalformed = errors.New("malformed frame")
 // ErrMismatch is wrapped when a frame unpacks to other bytes than its chunk.
 var ErrMismatch = errors.New("the frame does not hold this chunk")
 
-// The encoder and decoder are safe for concurrent use and hold one state for
+// smallChunk is up to how many bytes a chunk is compressed at the fastest level:
+// to begin at the default one takes longer than such a chunk does. The chunker cuts
+// none as small but the last of a blob.
+const smallChunk = 16 << 10
+
+// The encoders and the decoder are safe for concurrent use and hold one state for
 // each processor.
 var (
-	encoder = sync.OnceValue(func() *zstd.Encoder {
-		// No checksum: a chunk's digest is the stronger one.
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
-		if err != nil {
-			panic(err) // the options are constants
-		}
-		return e
-	})
+	encoder = encoderOf(zstd.SpeedDefault)
+	small   = encoderOf(zstd.SpeedFastest)
 	decoder = sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
 			// Less memory than the window would lower the window's limit, too.
@@ -55,7 +54,23 @@ var (
 
 // Encode makes the frame of a chunk, appended to dst. Chunks hold 1 to
 // MaxChunk bytes.
-func Encode(dst, chunk []byte) []byte { return encoder().EncodeAll(chunk, dst) }
+func Encode(dst, chunk []byte) []byte {
+	if len(chunk) <= smallChunk {
+		return small().EncodeAll(chunk, dst)
+	}
+	return encoder().EncodeAll(chunk, dst)
+}
+
+func encoderOf(level zstd.EncoderLevel) func() *zstd.Encoder {
+	return sync.OnceValue(func() *zstd.Encoder {
+		// No checksum: a chunk's digest is the stronger one.
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+		if err != nil {
+			panic(err) // the options are constants
+		}
+		return e
+	})
+}
 
 // Decode unpacks a frame of at most MaxChunk bytes, appended to dst. It checks
 // neither length nor hash.

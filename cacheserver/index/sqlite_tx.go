@@ -39,6 +39,9 @@ func (x *SQLite) transact(group []*update, results []error) error {
 		_ = tx.Rollback()
 		tx.through(ctx)
 	}()
+	if len(group) == 1 {
+		return x.transactOne(ctx, tx, group[0], results)
+	}
 	for i, u := range group {
 		if err := u.ctx.Err(); err != nil {
 			results[i] = err
@@ -59,6 +62,18 @@ func (x *SQLite) transact(group []*update, results []error) error {
 		if _, err := tx.ExecContext(ctx, "RELEASE change"); err != nil {
 			return err
 		}
+	}
+	return tx.Commit()
+}
+
+// transactOne is transact of a change that shares its transaction with no other: no
+// copies are made of what it changes, for undoing it undoes all.
+func (x *SQLite) transactOne(ctx context.Context, tx *preparedTx, u *update, results []error) error {
+	if results[0] = u.ctx.Err(); results[0] != nil {
+		return nil
+	}
+	if results[0] = u.change(&sqliteTx{ctx: ctx, tx: tx, now: time.Now().Unix()}); results[0] != nil {
+		return nil
 	}
 	return tx.Commit()
 }
