@@ -6,6 +6,7 @@ package bazelcache
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -119,5 +120,8 @@ func (d *Door) ServeGRPC(ctx context.Context, l net.Listener, drain time.Duratio
 	late := time.AfterFunc(drain, s.Stop)
 	defer late.Stop()
 	s.GracefulStop()
-	return <-failed
+	if err := <-failed; !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil // it ended before it had begun
 }

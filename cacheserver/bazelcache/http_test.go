@@ -292,3 +292,14 @@ func TestGRPCAloneOnAPort(t *testing.T) {
 	must(t, err)
 	must(t, <-ended)
 }
+
+// A server that is told to end while it starts ends well.
+func TestGRPCThatEndsBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	h := open(t, Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	for range 50 {
+		must(t, h.ServeGRPC(ctx, listen(t), time.Minute))
+	}
+}
