@@ -140,7 +140,7 @@ func (c *Cached) blank(size int64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	err = allocate(f, size)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		_ = f.Close()
 		_ = os.Remove(f.Name())

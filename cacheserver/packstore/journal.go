@@ -102,7 +102,7 @@ func (j *journal) append(r record) bool {
 	if j.write(h, b) != nil {
 		return false // no space: the next record is written in its place
 	}
-	if unix.Fdatasync(int(j.f.Fd())) != nil {
+	if syncData(j.f) != nil {
 		// What is on the disk now is not known. The packs of both halves are synced
 		// once it is closed, or replayed.
 		j.broken = true
