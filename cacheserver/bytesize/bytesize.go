@@ -1,8 +1,10 @@
-// Package bytesize writes numbers of bytes for people, in units of 1024.
+// Package bytesize writes numbers of bytes for people, in units of 1024, and reads
+// what they write.
 package bytesize
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/dustin/go-humanize"
 )
@@ -28,4 +30,14 @@ func Tenths(n int64) string {
 		i++
 	}
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[i])
+}
+
+// Parse reads a number of bytes, such as 200MB, 1.5 GiB or 4096: MB and its like are
+// powers of 1000, MiB and its like of 1024, in capitals or not.
+func Parse(s string) (int64, error) {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > math.MaxInt64 {
+		return 0, fmt.Errorf("%q is no number of bytes such as 200MB or 1.5GiB", s)
+	}
+	return int64(n), nil
 }

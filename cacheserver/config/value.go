@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
@@ -107,11 +107,11 @@ func level(at *slog.Level) pflag.Value {
 // Size is a flag's number of bytes, such as 200GB or 1.5TiB.
 func Size(at *int64) pflag.Value {
 	return value[int64]{at, kindSize, func(s string) (int64, error) {
-		n, err := humanize.ParseBytes(s)
-		if err != nil || int64(n) < 0 {
+		n, err := bytesize.Parse(s)
+		if err != nil {
 			return 0, errors.New("want a number of bytes such as 200GB or 1.5TiB")
 		}
-		return int64(n), nil
+		return n, nil
 	}, sizeText}
 }
 

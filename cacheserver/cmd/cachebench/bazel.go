@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 type bazelOptions struct {
@@ -123,7 +125,7 @@ func compareBazel(ctx context.Context, o bazelOptions, sides []bazelSide, out, p
 		defer func() { err = errors.Join(err, loads[i].close()) }()
 	}
 	nothing := func(*load) {}
-	kib, streamed := "4 KiB blobs", bytesText(int64(o.streamSize))
+	kib, streamed := "4 KiB blobs", bytesize.Text(int64(o.streamSize))
 	t := table{columns: []string{"what", "calls", "speed, ours ÷ bazel-remote", "with --grpc-listen", "server's CPU, ours ÷ bazel-remote"}}
 	for _, w := range []struct {
 		what    string
@@ -178,7 +180,7 @@ func fillBoth(ctx context.Context, n int, sides []bazelSide, out, progress io.Wr
 			return err
 		}
 		pid := s.cmd.Process.Pid
-		t.add(s.name, count(int64(n)), fmt.Sprintf("%.0f", took.Seconds()), memoryOf(pid, "VmRSS"), memoryOf(pid, "VmHWM"), bytesText(used), part(used, int64(n)*smallBlob))
+		t.add(s.name, count(int64(n)), fmt.Sprintf("%.0f", took.Seconds()), memoryOf(pid, "VmRSS"), memoryOf(pid, "VmHWM"), bytesize.Tenths(used), part(used, int64(n)*smallBlob))
 	}
 	t.print(out, "A full cache", "Blobs of 4 KiB, half of which compresses, 50 a BatchUpdateBlobs. Disk is what the file system gives.")
 	return nil

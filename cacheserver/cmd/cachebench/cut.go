@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
@@ -136,7 +137,7 @@ func storeIn(name string, store func(io.Writer) error) (err error) {
 func decoding(ctx context.Context, rounds int, progress io.Writer, cuts []cutting, decode func(context.Context, []string) error) (*comparison, error) {
 	sides := make([]side, len(cuts))
 	for i, c := range cuts {
-		name := "unpacking chunks of " + bytesText(int64(c.average))
+		name := "unpacking chunks of " + bytesize.Text(int64(c.average))
 		if c.average == 0 {
 			name = "unpacking whole NARs"
 		}

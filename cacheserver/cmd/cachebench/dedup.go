@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 type dedupOptions struct {
@@ -69,7 +71,7 @@ func averages(ctx context.Context, o dedupOptions, dir string, archives []archiv
 	for average := 16 << 10; average <= 1<<20; average *= 2 {
 		cuts = append(cuts, cutting{average: average})
 	}
-	fmt.Fprintf(progress, "cutting %s by %d averages\n", bytesText(totalSize(archives)), len(cuts))
+	fmt.Fprintf(progress, "cutting %s by %d averages\n", bytesize.Tenths(totalSize(archives)), len(cuts))
 	var whole cutting
 	var g errgroup.Group
 	g.SetLimit(2)
@@ -107,14 +109,14 @@ func averages(ctx context.Context, o dedupOptions, dir string, archives []archiv
 		if byZstd != nil {
 			fast = byZstd.ratio(largest, i, cpuTime).String()
 		}
-		name := bytesText(int64(c.average))
+		name := bytesize.Text(int64(c.average))
 		if c.average == 0 {
 			name = "whole NARs"
 		}
-		t.add(name, count(c.chunks), count(c.listed), bytesText(c.stored), part(c.stored, totalSize(archives)), part(c.stored, whole.stored),
+		t.add(name, count(c.chunks), count(c.listed), bytesize.Tenths(c.stored), part(c.stored, totalSize(archives)), part(c.stored, whole.stored),
 			inGo.ratio(largest, i, cpuTime).String(), fast)
 	}
 	t.print(out, "Average chunk size", fmt.Sprintf(`%d NARs of %s. The columns of unpacking are bytes for each second of
-CPU, relative to chunks of 1 MiB, of what a client is sent for the first %s.`, len(archives), bytesText(totalSize(archives)), bytesText(whole.sampled)))
+CPU, relative to chunks of 1 MiB, of what a client is sent for the first %s.`, len(archives), bytesize.Tenths(totalSize(archives)), bytesize.Tenths(whole.sampled)))
 	return nil
 }

@@ -5,19 +5,20 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 // size is a flag for a number of bytes, such as 64MiB or 1GiB.
 type size int64
 
-func (s *size) String() string { return humanize.IBytes(uint64(*s)) }
+func (s *size) String() string { return bytesize.Text(int64(*s)) }
 
 func (s *size) Set(text string) error {
-	n, err := humanize.ParseBytes(text)
-	if err != nil || int64(n) <= 0 {
+	n, err := bytesize.Parse(text)
+	if err != nil || n == 0 {
 		return errors.New("want a number of bytes such as 64MiB or 1GiB")
 	}
 	*s = size(n)

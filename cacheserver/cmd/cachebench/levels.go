@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/chunker"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/frame"
@@ -90,10 +91,10 @@ func levels(ctx context.Context, o dedupOptions, chunks [][]byte, out, progress 
 	used := len(all) - 1
 	t := table{columns: []string{"level", "stored", "÷ chunks", "÷ level in use", "compresses, × level in use", "unpacks, × level in use"}}
 	for i, l := range all {
-		t.add(l.name, bytesText(l.stored), part(l.stored, sizeOf(chunks)), part(l.stored, all[used].stored),
+		t.add(l.name, bytesize.Tenths(l.stored), part(l.stored, sizeOf(chunks)), part(l.stored, all[used].stored),
 			c.ratio(2*used, 2*i, cpuTime).String(), c.ratio(2*used+1, 2*i+1, cpuTime).String())
 	}
-	t.print(out, "Compression level", count(int64(len(chunks)))+" different chunks of "+bytesText(sizeOf(chunks))+` at the average in use. The last columns are
+	t.print(out, "Compression level", count(int64(len(chunks)))+" different chunks of "+bytesize.Tenths(sizeOf(chunks))+` at the average in use. The last columns are
 bytes for each second of CPU, relative to the level in use, in Go.`)
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 // memory tells how much of it the process has had, stage by stage.
@@ -41,7 +43,7 @@ func memoryOf(pid int, field string) string {
 	for line := range strings.Lines(string(text)) {
 		var kib int64
 		if n, _ := fmt.Sscanf(line, field+": %d kB", &kib); n == 1 {
-			return bytesText(kib << 10)
+			return bytesize.Tenths(kib << 10)
 		}
 	}
 	return unknown

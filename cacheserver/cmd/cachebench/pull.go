@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
@@ -128,7 +129,7 @@ func benchmarkPull(ctx context.Context, o pullOptions, dir string, out, progress
 		t.add(w.what, count(int64(w.connections)), compared.ratio(0, 1, wallTime).String(), compared.ratio(0, 1, cpuTime).String())
 	}
 	t.print(out, "Pull", fmt.Sprintf(`%d NARs of %s, half of which compresses, and %s narinfos a round. Below 1,
-cacheserver is the faster one.`, len(c.nars), bytesText(c.size), count(int64(o.requests))))
+cacheserver is the faster one.`, len(c.nars), bytesize.Tenths(c.size), count(int64(o.requests))))
 	return nil
 }
 
@@ -162,7 +163,7 @@ func firstReads(ctx context.Context, o pullOptions, data string, nginx *process,
 
 // fill pushes a closure to a server, and saves what it then serves.
 func fill(ctx context.Context, o pullOptions, dir, url, root string, progress io.Writer) (*closure, error) {
-	fmt.Fprintf(progress, "making up and pushing %s\n", bytesText(int64(o.size)))
+	fmt.Fprintf(progress, "making up and pushing %s\n", bytesize.Text(int64(o.size)))
 	client, err := push.NewClient(url)
 	if err != nil {
 		return nil, err

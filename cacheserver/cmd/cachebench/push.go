@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 )
 
@@ -105,10 +106,10 @@ func firstPush(ctx context.Context, o pushOptions, dir string, archives []archiv
 	}
 	size := totalSize(archives)
 	t := table{columns: []string{"first push", "bytes", "÷ NARs", "time ÷ whole NARs", "CPU ÷ whole NARs"}}
-	t.add("pushed, stored, verified", bytesText(sent), part(sent, size), c.ratio(0, 1, wallTime).String(), c.ratio(0, 1, cpuTime).String())
-	t.add(compressor+" and SHA-256", bytesText(files), part(files, size), "1", "1")
+	t.add("pushed, stored, verified", bytesize.Tenths(sent), part(sent, size), c.ratio(0, 1, wallTime).String(), c.ratio(0, 1, cpuTime).String())
+	t.add(compressor+" and SHA-256", bytesize.Tenths(files), part(files, size), "1", "1")
 	t.print(out, "First push", fmt.Sprintf(`%d NARs of %s, %d at a time, client and server on the same cores. The bytes of
-the push are those of all its requests. CPU is client's and server's together.`, len(archives), bytesText(size), jobs))
+the push are those of all its requests. CPU is client's and server's together.`, len(archives), bytesize.Tenths(size), jobs))
 	return nil
 }
 
@@ -201,8 +202,8 @@ func secondPush(ctx context.Context, dir string, first, second []archive, real b
 		change = "What was pushed second is another release."
 	}
 	t := table{columns: []string{"second push", "bytes", "÷ NARs", "÷ whole-NAR zstd"}}
-	t.add("sent", bytesText(sent), part(sent, size), part(sent, files))
-	t.add(compressor, bytesText(files), part(files, size), "1")
-	t.print(out, "Second push", fmt.Sprintf("%d NARs of %s. %s", len(second), bytesText(size), change))
+	t.add("sent", bytesize.Tenths(sent), part(sent, size), part(sent, files))
+	t.add(compressor, bytesize.Tenths(files), part(files, size), "1")
+	t.print(out, "Second push", fmt.Sprintf("%d NARs of %s. %s", len(second), bytesize.Tenths(size), change))
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 type storeOptions struct {
@@ -168,9 +170,9 @@ func printStore(o storeOptions, store *madeStore, sides []*storeSide, out io.Wri
 			if s == sides[len(sides)-1] {
 				serverPeak = unknown // nginx's workers have it
 			}
-			t.add(name, s.name, spreadOf(walls).String(), spreadOf(cpus).String(), bytesText(medianOf(sent)), bytesText(medianOf(peaks)), serverPeak)
+			t.add(name, s.name, spreadOf(walls).String(), spreadOf(cpus).String(), bytesize.Tenths(medianOf(sent)), bytesize.Tenths(medianOf(peaks)), serverPeak)
 		}
 	}
 	t.print(out, "A store", fmt.Sprintf("%s paths of 1 KiB to %s, %s together; nix copy compresses with %s.",
-		count(int64(o.paths)), o.largest.String(), bytesText(store.bytes), o.compression))
+		count(int64(o.paths)), o.largest.String(), bytesize.Tenths(store.bytes), o.compression))
 }

@@ -61,10 +61,3 @@ func percent(n, of int64) string {
 }
 
 func count(n int64) string { return humanize.Comma(n) }
-
-func bytesText(n int64) string {
-	if n < 10<<20 {
-		return humanize.IBytes(uint64(max(n, 0)))
-	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-}
