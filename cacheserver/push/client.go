@@ -56,6 +56,17 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("HTTP %d %s", e.Status, http.StatusText(e.Status))
 }
 
+// ForeignError is an answer that is a success by its status, and none that a cache
+// gives, such as the page of a proxy for everything.
+type ForeignError struct {
+	Status int
+	Body   []byte
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("what answers is no cache (HTTP %d, %.60q): look for a proxy or a login page in between", e.Status, e.Body)
+}
+
 // Temporary says whether the same request may succeed a moment later.
 func (e *StatusError) Temporary() bool {
 	switch e.Status {
@@ -118,8 +129,12 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Info asks the server what it is. It does not try twice: a probe is to be
 // quick.
 func (c *Client) Info(ctx context.Context) (Info, error) {
-	body, err := c.once(ctx, http.MethodGet, Root, "", nil)
+	body, err := c.once(ctx, http.MethodGet, Root, "", nil, http.StatusOK)
 	var status *StatusError
+	var foreign *ForeignError
+	if errors.As(err, &foreign) {
+		return Info{}, fmt.Errorf("%w: %w", ErrNotSpoken, err)
+	}
 	if errors.As(err, &status) && status.Body.Code == "" && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed) {
 		return Info{}, fmt.Errorf("%w: %w", ErrNotSpoken, err)
 	}
@@ -150,16 +165,16 @@ func (c *Client) MissingPaths(ctx context.Context, hashes []string) ([]string, e
 		if err != nil {
 			return nil, fmt.Errorf("asking which paths are missing: %w", err)
 		}
-		var answer PathsAnswer
-		if err := json.Unmarshal(body, &answer); err != nil {
+		var lacks []string
+		if err := member(body, "missing", &lacks); err != nil {
 			return nil, fmt.Errorf("asking which paths are missing: %w", err)
 		}
-		for _, h := range answer.Missing {
+		for _, h := range lacks {
 			if err := storepath.CheckHash(h); err != nil {
 				return nil, fmt.Errorf("asking which paths are missing: the answer has an %w", err)
 			}
 		}
-		missing = append(missing, answer.Missing...)
+		missing = append(missing, lacks...)
 		hashes = hashes[n:]
 	}
 	return missing, nil
@@ -184,20 +199,32 @@ func (c *Client) Commit(ctx context.Context, n *narinfo.NarInfo, chunks []digest
 	return c.CommitBuilt(ctx, n, chunks, 0)
 }
 
-func (c *Client) post(ctx context.Context, route, contentType string, body []byte) ([]byte, error) {
-	return c.retry(ctx, http.MethodPost, route, contentType, body)
+// member reads that member of an answer which each of its kind has. An object
+// without it would else mean that nothing is missing.
+func member(answer []byte, name string, into any) error {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(answer, &members) != nil || members[name] == nil || json.Unmarshal(members[name], into) != nil {
+		return &ForeignError{http.StatusOK, answer}
+	}
+	return nil
 }
 
-// retry tries a request again where that may help.
-func (c *Client) retry(ctx context.Context, method, route, contentType string, body []byte) ([]byte, error) {
+func (c *Client) post(ctx context.Context, route, contentType string, body []byte) ([]byte, error) {
+	return c.retry(ctx, http.MethodPost, route, contentType, body, http.StatusOK)
+}
+
+// retry tries a request again where that may help. success is the one status that
+// PROTOCOL.md has for it.
+func (c *Client) retry(ctx context.Context, method, route, contentType string, body []byte, success int) ([]byte, error) {
 	wait := firstBackoff
 	for attempt := 1; ; attempt++ {
-		answer, err := c.once(ctx, method, Root+"/"+route, contentType, body)
+		answer, err := c.once(ctx, method, Root+"/"+route, contentType, body, success)
 		var status *StatusError
+		var foreign *ForeignError
 		switch {
 		case err == nil:
 			return answer, nil
-		case attempt == attempts, ctx.Err() != nil, errors.Is(err, ErrTooSlow):
+		case attempt == attempts, ctx.Err() != nil, errors.Is(err, ErrTooSlow), errors.As(err, &foreign):
 			return nil, err
 		case errors.As(err, &status) && !status.Temporary():
 			return nil, err
@@ -211,7 +238,7 @@ func (c *Client) retry(ctx context.Context, method, route, contentType string, b
 	}
 }
 
-func (c *Client) once(ctx context.Context, method, route, contentType string, body []byte) (_ []byte, err error) {
+func (c *Client) once(ctx context.Context, method, route, contentType string, body []byte, success int) (_ []byte, err error) {
 	limit := c.patience + time.Duration(len(body))*time.Second/slowestRate
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, ErrTooSlow)
 	defer cancel()
@@ -237,24 +264,38 @@ func (c *Client) once(ctx context.Context, method, route, contentType string, bo
 	c.sent.Add(int64(len(body)))
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err // the URL is the caller's to name, once
-		}
-		return nil, err
+		return nil, Cause(err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, MaxPathsBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", Cause(err))
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		status := &StatusError{Status: resp.StatusCode}
 		_ = json.Unmarshal(answer, &status.Body) // a proxy's answer is no JSON
 		return nil, status
 	}
+	if resp.StatusCode != success {
+		return nil, &ForeignError{resp.StatusCode, answer}
+	}
 	if len(answer) > MaxPathsBody {
 		return nil, fmt.Errorf("an answer of more than %d bytes", MaxPathsBody)
 	}
 	return answer, nil
+}
+
+// Cause is what a request failed of: without its URL, which is the caller's to
+// name, once, and without the connection's ports, which make the same fault another
+// one each time.
+func Cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op != "dial" { // a dial tells whom nobody answers at
+		err = op.Err
+	}
+	return err
 }

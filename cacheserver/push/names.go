@@ -67,11 +67,10 @@ func (c *Client) CommitBuilt(ctx context.Context, n *narinfo.NarInfo, chunks []d
 	if err != nil {
 		return nil, fmt.Errorf("committing: %w", err)
 	}
-	var answer Committed
-	if err := json.Unmarshal(body, &answer); err != nil {
+	if err := member(body, "missingReferences", &missingReferences); err != nil {
 		return nil, fmt.Errorf("committing: %w", err)
 	}
-	return answer.MissingReferences, nil
+	return missingReferences, nil
 }
 
 // Pin keeps a path that the cache holds under a name, whatever the retention.
@@ -80,7 +79,7 @@ func (c *Client) Pin(ctx context.Context, name string, p PinRequest) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.retry(ctx, http.MethodPut, "pins/"+(&url.URL{Path: name}).EscapedPath(), "application/json", body)
+	_, err = c.retry(ctx, http.MethodPut, "pins/"+(&url.URL{Path: name}).EscapedPath(), "application/json", body, http.StatusNoContent)
 	return err
 }
 
@@ -98,11 +97,11 @@ func (c *Client) BuildTimes(ctx context.Context, hashes []string) (map[string]ti
 		if err != nil {
 			return nil, fmt.Errorf("asking for build times: %w", err)
 		}
-		var answer BuildTimesAnswer
-		if err := json.Unmarshal(body, &answer); err != nil {
+		var times map[string]float64
+		if err := member(body, "buildTimes", &times); err != nil {
 			return nil, fmt.Errorf("asking for build times: %w", err)
 		}
-		for h, seconds := range answer.BuildTimes {
+		for h, seconds := range times {
 			if seconds > 0 && seconds <= MaxBuildTime.Seconds() {
 				known[h] = time.Duration(seconds * float64(time.Second))
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"golang.org/x/sync/errgroup"
 
@@ -155,7 +156,7 @@ func (c *Client) sendWindow(ctx context.Context, w window) error {
 	if body == nil {
 		return nil
 	}
-	if _, err := c.post(ctx, "chunks", "application/octet-stream", body); err != nil {
+	if _, err := c.retry(ctx, http.MethodPost, "chunks", "application/octet-stream", body, http.StatusNoContent); err != nil {
 		return fmt.Errorf("sending chunks: %w", err)
 	}
 	return nil

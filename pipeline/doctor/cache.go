@@ -62,7 +62,7 @@ func (e *examination) reach(ctx context.Context, cache string) bool {
 	got, err := e.get(ctx, cache+"/nix-cache-info")
 	took := time.Since(began)
 	if err != nil {
-		e.problem("reach "+cache, plainly(ctx, err), unreachable(err)...)
+		e.problem("reach "+cache, plainly(ctx, err), unreachable(cache+"/nix-cache-info", err)...)
 		return false
 	}
 	switch got.code {
@@ -71,7 +71,11 @@ func (e *examination) reach(ctx context.Context, cache string) bool {
 		e.problem("reach "+cache, "HTTP "+got.status, "give a token that may pull: in "+credential.TokenVariable+", and to Nix with flywheel use --token-file FILE "+cache)
 		return false
 	default:
-		e.problem("reach "+cache, "nix-cache-info: HTTP "+got.status, "compare the address with what whoever runs the cache says: it ends with the cache's name, as in https://cache.example.org/main")
+		todo := "compare the address with what whoever runs the cache says: it ends with the cache's name, as in https://cache.example.org/main"
+		if got.code >= http.StatusInternalServerError {
+			todo = "look at the server's log, and, where a proxy is in front of it, whether the server runs"
+		}
+		e.problem("reach "+cache, "nix-cache-info: HTTP "+got.status, todo)
 		return false
 	}
 	var dir string
@@ -93,8 +97,8 @@ func (e *examination) reach(ctx context.Context, cache string) bool {
 	return true
 }
 
-// unreachable says what to do about a connection that was not made.
-func unreachable(err error) []string {
+// unreachable says what to do about a connection to an address that was not made.
+func unreachable(address string, err error) []string {
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns):
@@ -102,7 +106,7 @@ func unreachable(err error) []string {
 	case strings.Contains(err.Error(), "certificate"):
 		return []string{"let this machine trust the server's authority, and Nix by NIX_SSL_CERT_FILE or `ssl-cert-file`"}
 	}
-	return []string{"look whether the server runs, and whether a firewall or proxy is in between: curl -v URL/nix-cache-info"}
+	return []string{"look whether the server runs, and whether a firewall or proxy is in between: curl -v " + address}
 }
 
 func (e *examination) lookAtClock(cache, date string, here time.Time) {

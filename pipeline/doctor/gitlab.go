@@ -93,7 +93,7 @@ func (e *examination) lookAtState(ctx context.Context) {
 	req.SetBasicAuth(user, password)
 	resp, err := e.http.Do(req)
 	if err != nil {
-		e.problem(name, plainly(ctx, err), unreachable(err)...)
+		e.problem(name, plainly(ctx, err), unreachable(req.URL.Redacted(), err)...)
 		return
 	}
 	defer resp.Body.Close()

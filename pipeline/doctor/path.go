@@ -13,8 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/narinfo"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
@@ -164,16 +163,16 @@ func (e *examination) lookAtThroughput(ctx context.Context, cache string, info *
 	took := time.Since(began)
 	switch {
 	case err != nil && limited.Err() == nil:
-		e.problem(name, fmt.Sprintf("%s broke off after %s: %s", info.URL, humanize.IBytes(uint64(n)), plainly(ctx, err)), "cacheserver fsck, on the server; else look at the network in between")
+		e.problem(name, fmt.Sprintf("%s broke off after %s: %s", info.URL, bytesize.Text(n), plainly(ctx, err)), "cacheserver fsck, on the server; else look at the network in between")
 		return
 	case err == nil && n < fetchMost && info.FileSize != 0 && (n != info.FileSize || digest.Hash(sum.Sum(nil)) != info.FileHash):
 		e.problem(name, fmt.Sprintf("%s is not what its narinfo says: %d bytes of %d, or others", info.URL, n, info.FileSize), "look for a proxy in between that changes it; cacheserver fsck, on the server")
 		return
 	}
 	rate := float64(n) / took.Seconds()
-	text := fmt.Sprintf("%s in %v, the first byte after %v", humanize.IBytes(uint64(n)), took.Round(time.Millisecond), first.Round(time.Millisecond))
+	text := fmt.Sprintf("%s in %v, the first byte after %v", bytesize.Text(n), took.Round(time.Millisecond), first.Round(time.Millisecond))
 	if n >= 1<<20 {
-		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(rate)))
+		text += fmt.Sprintf(", %s/s", bytesize.Text(int64(rate)))
 	}
 	if err != nil {
 		e.add(Finding{name, Hint, "slow: " + text + ", and it had not ended", []string{"look at the network in between: Nix gives up on less than a byte a second only"}})

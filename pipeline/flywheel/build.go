@@ -3,7 +3,9 @@ package flywheel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
@@ -88,4 +90,19 @@ func (r *run) pushSummary(report *Report) {
 	for _, e := range report.CacheErrors {
 		c.note("cache fault: %s", e)
 	}
+	if len(report.Missing) > 0 && len(r.Caches) > 0 {
+		c.note("to do: %s", r.advice())
+	}
+}
+
+// advice is what to do about paths that are missing in a cache that was named.
+func (r *run) advice() string {
+	cache := strings.TrimSuffix(r.Caches[0], "/")
+	switch {
+	case r.target != nil:
+		cache = r.target.URL()
+	case len(r.readOnly) > 0:
+		return "name a cache that takes pushes, or see why this one does not"
+	}
+	return fmt.Sprintf("`flywheel doctor %s` finds what is wrong there; once that is mended, the next run pushes what is missing", cache)
 }

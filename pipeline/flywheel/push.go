@@ -54,6 +54,11 @@ func Push(ctx context.Context, o PushOptions) (*Report, error) {
 		return nil, err
 	}
 	r.substituters(ctx, r.startCache(ctx))
+	if r.target == nil {
+		for _, why := range r.readOnly { // a build pulls from such a cache, and finds no fault
+			r.fault("%s", why)
+		}
+	}
 	report := &Report{Schema: 1, Results: paths}
 	pushing, cancel := lingering(ctx, o.DrainTime)
 	defer cancel()

@@ -38,6 +38,7 @@ type run struct {
 	lessMu            sync.Mutex // pulls and configured, while builds run
 	embedded          *embedded.Server
 	target            target.Target // nil where nothing is pushed
+	readOnly          []string      // why the caches that answer take no pushes
 	upstream          upstreams
 	tokens            map[string]string // of caches, by URL
 	pusher            *pusher.Pusher    // nil where target is

@@ -108,7 +108,7 @@ func (u *upstreams) ask(ctx context.Context, hash string) bool {
 			continue
 		}
 		asking, cancel := context.WithTimeout(ctx, upstreamTime)
-		has, err := target.Holds(asking, url, hash+".narinfo", "")
+		has, err := target.Holds(asking, url, hash, "")
 		cancel()
 		if err != nil {
 			u.fail(url, err)

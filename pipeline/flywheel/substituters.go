@@ -169,6 +169,7 @@ func (r *run) choose(s *source) {
 			s.Target.Close()
 		}
 	case s.Target == nil:
+		r.readOnly = append(r.readOnly, fmt.Sprintf("cache %s: %v", s.url, s.ReadOnly))
 		r.console.note("%s is only pulled from: %v", s.url, s.ReadOnly)
 	case s.StoreDir != "" && s.StoreDir != r.store.Dir:
 		r.fault("cache %s: it is for the store %s, this one is %s", s.url, s.StoreDir, r.store.Dir)

@@ -163,6 +163,7 @@ func (r *run) watchWith(ctx, pushing context.Context) error {
 	if err == nil {
 		err = source.Sweep(pushing)
 	}
+	r.pusher.Retry() // what failed a moment ago waits for the next look after it
 	r.drain(pushing)
 	stopPushing()
 	stopKeeping()

@@ -6,13 +6,24 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
+// afterKill is how long a killed nix is waited for whose children, such as ssh,
+// keep its streams open.
+const afterKill = 2 * time.Second
+
 // Copy copies valid paths, with all that they refer to, to another store, which
-// is named by its URL.
-func (n *Nix) Copy(ctx context.Context, store string, paths []string) error {
-	args := append([]string{"copy", "--no-check-sigs", "--to", store}, paths...)
-	if _, err := n.Command(ctx, args...).Output(); err != nil {
+// is named by its URL. With fresh, the store is asked what it holds, and not nix's
+// memory of what it held during the last month.
+func (n *Nix) Copy(ctx context.Context, store string, paths []string, fresh bool) error {
+	args := []string{"copy", "--no-check-sigs", "--to", store}
+	if fresh {
+		args = append(args, "--option", "narinfo-cache-positive-ttl", "0")
+	}
+	cmd := n.Command(ctx, append(args, paths...)...)
+	cmd.WaitDelay = afterKill
+	if _, err := cmd.Output(); err != nil {
 		return fmt.Errorf("nix copy: %w", lastError(ctx, err))
 	}
 	return nil

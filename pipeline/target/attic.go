@@ -27,11 +27,10 @@ const (
 	maxInfoHeader = 4096
 	atticAttempts = 3
 	atticBackoff  = 500 * time.Millisecond
-	// A request may take atticBase, and what a link of slowestRate takes for the
-	// NAR: the server answers when it has compressed and stored all of it.
-	atticBase   = 60 * time.Second
-	slowestRate = 128 << 10 // bytes a second
-	maxAnswer   = 16 << 20
+	// A request may take atticBase, and the NAR's transferTime: the server answers
+	// when it has compressed and stored all of it.
+	atticBase = 60 * time.Second
+	maxAnswer = 16 << 20
 )
 
 // errNoAttic is what askAttic returns for a URL that is none of Attic's.
@@ -42,7 +41,22 @@ type attic struct {
 	url, api, cache string
 	token           string
 	sent            atomic.Int64
-	backoff         time.Duration
+	// But in tests, atticBase and atticBackoff.
+	patience, backoff time.Duration
+}
+
+// atticConfig is what Attic says of a cache.
+type atticConfig struct {
+	API          string   `json:"api_endpoint"`
+	PublicKey    string   `json:"public_key"`
+	StoreDir     string   `json:"store_dir"`
+	UpstreamKeys []string `json:"upstream_cache_key_names"`
+}
+
+// readAtticConfig returns false for what is none, such as a login page.
+func readAtticConfig(status int, text []byte) (c atticConfig, ok bool) {
+	ok = status == http.StatusOK && json.Unmarshal(text, &c) == nil && c.PublicKey != ""
+	return c, ok
 }
 
 // askAttic reads the cache's configuration and fills in the answer.
@@ -60,20 +74,15 @@ func askAttic(ctx context.Context, a *Answer, token string) (*attic, error) {
 	if err != nil {
 		return nil, err
 	}
-	var config struct {
-		API          string   `json:"api_endpoint"`
-		PublicKey    string   `json:"public_key"`
-		StoreDir     string   `json:"store_dir"`
-		UpstreamKeys []string `json:"upstream_cache_key_names"`
-	}
+	config, ok := readAtticConfig(status, text)
 	switch known := atticError(status, text); {
-	case status == http.StatusOK && json.Unmarshal(text, &config) == nil && config.PublicKey != "":
+	case ok:
 	case status == http.StatusUnauthorized || known.Body.Code != "":
 		return nil, fmt.Errorf("attic: %w", known)
 	default:
 		return nil, errNoAttic
 	}
-	t := &attic{url: a.URL, api: config.API, cache: name, token: token, backoff: atticBackoff}
+	t := &attic{url: a.URL, api: config.API, cache: name, token: token, patience: atticBase, backoff: atticBackoff}
 	if t.api == "" {
 		root := *base
 		root.Path = strings.TrimSuffix(strings.TrimSuffix(base.Path, "/"), name)
@@ -95,10 +104,16 @@ func (t *attic) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	status, text, err := do(ctx, http.MethodGet, t.api+"_api/v1/cache-config/"+t.cache, t.token, nil)
-	if err == nil && status != http.StatusOK {
-		err = atticError(status, text)
+	if err != nil {
+		return err
 	}
-	return err
+	switch _, ok := readAtticConfig(status, text); {
+	case ok:
+		return nil
+	case succeeded(status):
+		return &push.ForeignError{Status: status, Body: text}
+	}
+	return atticError(status, text)
 }
 
 // MissingPaths implements pusher.Target.
@@ -108,24 +123,27 @@ func (t *attic) MissingPaths(ctx context.Context, hashes []string) ([]string, er
 		return nil, err
 	}
 	var answer struct {
-		Missing []string `json:"missing_paths"`
+		Missing *[]string `json:"missing_paths"` // nil where the answer is another's
 	}
 	err = t.again(ctx, int64(len(query)), func(ctx context.Context) error {
 		text, err := t.request(ctx, http.MethodPost, "get-missing-paths", http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(query))
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(text, &answer)
+		if json.Unmarshal(text, &answer) != nil || answer.Missing == nil {
+			return &push.ForeignError{Status: http.StatusOK, Body: text}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("asking which paths are missing: %w", err)
 	}
-	for _, h := range answer.Missing {
+	for _, h := range *answer.Missing {
 		if err := storepath.CheckHash(h); err != nil {
 			return nil, fmt.Errorf("asking which paths are missing: the answer has an %w", err)
 		}
 	}
-	return answer.Missing, nil
+	return *answer.Missing, nil
 }
 
 // narInfo is what Attic is told of a NAR.
@@ -185,10 +203,16 @@ func (t *attic) upload(ctx context.Context, said []byte, dump func(io.Writer) er
 		header.Set("X-Attic-Nar-Info-Preamble-Size", strconv.Itoa(len(said)))
 		body = io.MultiReader(bytes.NewReader(said), pr)
 	}
-	_, err := t.request(ctx, http.MethodPut, "upload-path", header, body)
+	text, err := t.request(ctx, http.MethodPut, "upload-path", header, body)
 	_ = pr.CloseWithError(errAnswered)
 	if e := <-dumped; e != nil && !errors.Is(e, errAnswered) {
 		return e // of the store on this machine: it tells more than the cut connection
+	}
+	var stored struct {
+		Kind string `json:"kind"` // Uploaded or Deduplicated
+	}
+	if err == nil && (json.Unmarshal(text, &stored) != nil || stored.Kind == "") {
+		return &push.ForeignError{Status: http.StatusOK, Body: text}
 	}
 	return err
 }
@@ -206,14 +230,14 @@ func (t *attic) request(ctx context.Context, method, route string, header http.H
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, push.Cause(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", push.Cause(err))
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	if !succeeded(resp.StatusCode) {
 		return nil, atticError(resp.StatusCode, text)
 	}
 	return text, nil
@@ -223,18 +247,19 @@ func (t *attic) request(ctx context.Context, method, route string, header http.H
 func (t *attic) again(ctx context.Context, size int64, try func(context.Context) error) error {
 	wait := t.backoff
 	for attempt := 1; ; attempt++ {
-		limit := atticBase + time.Duration(size)*time.Second/slowestRate
+		limit := t.patience + transferTime(size)
 		once, cancel := context.WithTimeoutCause(ctx, limit, push.ErrTooSlow)
 		err := try(once)
 		slow := errors.Is(context.Cause(once), push.ErrTooSlow)
 		cancel()
 		var status *push.StatusError
+		var foreign *push.ForeignError
 		switch {
 		case err == nil:
 			return nil
 		case slow:
 			return fmt.Errorf("%w: no answer within %v", push.ErrTooSlow, limit.Round(time.Second))
-		case attempt == atticAttempts, ctx.Err() != nil, errors.As(err, &status) && !status.Temporary():
+		case attempt == atticAttempts, ctx.Err() != nil, errors.As(err, &foreign), errors.As(err, &status) && !status.Temporary():
 			return err
 		}
 		select {

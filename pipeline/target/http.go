@@ -9,10 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 )
 
 const (
@@ -20,7 +21,16 @@ const (
 	probeTime = 5 * time.Second
 	// maxInfo bounds what a cache says of itself, in bytes.
 	maxInfo = 64 << 10
+	// slowestRate is that of links that are waited for, in bytes a second.
+	slowestRate = 128 << 10
 )
+
+// transferTime is how long a link of slowestRate takes.
+func transferTime(bytes int64) time.Duration {
+	return time.Duration(float64(bytes) / slowestRate * float64(time.Second))
+}
+
+func succeeded(status int) bool { return status >= 200 && status <= 299 }
 
 // client is that of all requests which package push does not send.
 var client = &http.Client{
@@ -59,25 +69,17 @@ func do(ctx context.Context, method, address, token string, body io.Reader) (int
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	req.Header.Set("Cache-Control", "no-cache") // what is asked is how things are now
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, withoutURL(err)
+		return 0, nil, push.Cause(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxInfo))
 	if err != nil {
-		return 0, nil, fmt.Errorf("reading the answer: %w", err)
+		return 0, nil, fmt.Errorf("reading the answer: %w", push.Cause(err))
 	}
 	return resp.StatusCode, text, nil
-}
-
-// withoutURL leaves out the URL, which is the caller's to name, once.
-func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }
 
 // info is a nix-cache-info.
@@ -132,6 +134,9 @@ func takesUploads(ctx context.Context, cache, token string, i info) error {
 		return fmt.Errorf("uploads are not taken: HTTP %d %s", status, http.StatusText(status))
 	case status == http.StatusOK && bytes.Equal(text, i.text):
 		return errors.New("uploads are not taken")
+	case status == http.StatusOK && strings.HasPrefix(http.DetectContentType(text), "text/html"):
+		// 201 with a page is what Apache answers to what it has stored.
+		return fmt.Errorf("uploads are not taken: %w", &push.ForeignError{Status: status, Body: text})
 	}
 	return nil
 }

@@ -27,7 +27,8 @@ import (
 // scriptServer is a cache server in the test's own process, between which and its
 // clients faults can be set.
 type scriptServer struct {
-	inner *cacheserver.Server
+	inner *cacheserver.Server // nil of one of files
+	next  http.Handler        // what it does without a fault
 	http  *httptest.Server
 
 	mu      sync.Mutex
@@ -39,23 +40,36 @@ type scriptServer struct {
 	closed  bool
 }
 
-// cmdCache starts a server, whose URL becomes the variable NAME: cache NAME.
-// Its data are in $WORK/NAME.
+// cmdCache starts a server, whose URL becomes the variable NAME: cache NAME
+// [attic]. Its data are in $WORK/NAME. One of Attic's has no push protocol.
 func cmdCache(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: cache NAME")
+	if neg || len(args) < 1 || len(args) > 2 || (len(args) == 2 && args[1] != "attic") {
+		ts.Fatalf("usage: cache NAME [attic]")
 	}
 	awaitNextSecond(stateOf(ts))
 	inner, err := cacheserver.Open(context.Background(), cacheserver.Config{
 		Data: filepath.Join(ts.Getenv("WORK"), args[0]), StoreDir: ts.Getenv("NIX_STORE_DIR"),
 	})
 	ts.Check(err)
-	s := &scriptServer{inner: inner, release: make(chan struct{})}
+	s := &scriptServer{inner: inner, next: inner.Handler(), release: make(chan struct{})}
+	if len(args) == 2 {
+		s.next = withoutPush(s.next)
+	}
 	s.changed = sync.NewCond(&s.mu)
-	s.http = httptest.NewServer(s.handler(inner.Handler()))
+	s.http = httptest.NewServer(s.handler())
 	stateOf(ts).servers[args[0]] = s
 	ts.Setenv(args[0], s.http.URL)
 	ts.Setenv(args[0]+"_key", inner.PublicKey())
+}
+
+func withoutPush(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/_push/") {
+			http.NotFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // awaitNextSecond keeps keys apart: a cache's key is named after the second in
@@ -77,11 +91,11 @@ func cmdFiles(ts *testscript.TestScript, neg bool, args []string) {
 	s := &scriptServer{release: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	dir := filepath.Join(ts.Getenv("WORK"), args[0])
-	serve := http.FileServer(http.Dir(dir))
+	s.next = http.FileServer(http.Dir(dir))
 	if len(args) == 2 {
-		serve = takesFiles(dir, serve)
+		s.next = takesFiles(dir, s.next)
 	}
-	s.http = httptest.NewServer(s.handler(serve))
+	s.http = httptest.NewServer(s.handler())
 	stateOf(ts).servers[args[0]] = s
 	ts.Setenv(args[0], s.http.URL)
 }
@@ -108,7 +122,7 @@ func takesFiles(dir string, next http.Handler) http.Handler {
 	})
 }
 
-func (s *scriptServer) handler(next http.Handler) http.Handler {
+func (s *scriptServer) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		fault := s.fault
@@ -117,7 +131,7 @@ func (s *scriptServer) handler(next http.Handler) http.Handler {
 			return
 		}
 		rec := &statusRecorder{ResponseWriter: w}
-		next.ServeHTTP(rec, r)
+		s.next.ServeHTTP(rec, r)
 		if r.Method == http.MethodPost && path.Base(r.URL.Path) == "paths" && rec.status < 300 {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -178,10 +192,10 @@ func serverOf(ts *testscript.TestScript, name string) *scriptServer {
 //	cut N          N more times as it should, then connections are cut
 //	slow DURATION  each answer takes so long
 //	trickle RATE   so many bytes a second, in both directions
+//	page PART      with a page for people, where the URL's path has PART
 //	garbage PART   with bytes that mean nothing, where the URL's path has PART
 //	key KEY        that its public key is another, a string of JSON
 //	hold           not at all, to those who push
-//	attic          as an Attic server, which has no push protocol
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: fault NAME KIND [ARGUMENT]")
@@ -206,7 +220,9 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case "writes":
 		ts.Check(numberErr)
-		f = func(w http.ResponseWriter, r *http.Request) bool { return r.Method == http.MethodPost && answer(w) }
+		f = func(w http.ResponseWriter, r *http.Request) bool {
+			return (r.Method == http.MethodPost || r.Method == http.MethodPut) && answer(w)
+		}
 	case "cut":
 		ts.Check(numberErr)
 		f = cutConnectionsAfter(number)
@@ -232,12 +248,13 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 		f = s.tellKey(argument)
 	case "hold":
 		f = s.hold
-	case "attic":
+	case "page":
 		f = func(w http.ResponseWriter, r *http.Request) bool {
-			if !strings.Contains(r.URL.Path, "/_push/") {
+			if !strings.Contains(r.URL.Path, argument) {
 				return false
 			}
-			http.NotFound(w, r)
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = io.WriteString(w, "<!DOCTYPE html><h1>Sign in</h1>")
 			return true
 		}
 	default:
@@ -269,7 +286,7 @@ func (s *scriptServer) trickle(rate int) func(http.ResponseWriter, *http.Request
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		slowly := r.Clone(r.Context())
 		slowly.Body = slowBody{r.Body, rate}
-		s.inner.Handler().ServeHTTP(slowWriter{w, rate}, slowly)
+		s.next.ServeHTTP(slowWriter{w, rate}, slowly)
 		return true
 	}
 }
@@ -312,7 +329,7 @@ func (s *scriptServer) tellKey(key string) func(http.ResponseWriter, *http.Reque
 			return false
 		}
 		rec := httptest.NewRecorder()
-		s.inner.Handler().ServeHTTP(rec, r)
+		s.next.ServeHTTP(rec, r)
 		own := regexp.MustCompile(`"publicKeys":\["[^"]*"\]`)
 		_, _ = w.Write(own.ReplaceAllLiteral(rec.Body.Bytes(), []byte(`"publicKeys":["`+key+`"]`)))
 		return true

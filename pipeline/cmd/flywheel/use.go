@@ -162,7 +162,10 @@ func (o *useOptions) ask(cmd *cobra.Command, token string) (nixconf.Cache, error
 	case errors.Is(err, nixconf.ErrNoKey):
 		return cache, fmt.Errorf("%w: give it with --trusted-public-key NAME:BASE64, and have it from whoever runs the cache", err)
 	}
-	return cache, err
+	if err != nil {
+		return cache, fmt.Errorf("%w: `flywheel doctor %s` finds what is wrong there; --trusted-public-key NAME:BASE64 needs no answer", err, cache.URL)
+	}
+	return cache, nil
 }
 
 // instead says what to do where the file cannot be written.

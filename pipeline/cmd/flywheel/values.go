@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"strings"
 
-	"github.com/dustin/go-humanize"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/bytesize"
 )
 
 // regexps is a repeatable flag of regular expressions (RE2).
@@ -34,8 +33,8 @@ func (r *regexps) String() string {
 type byteSize int64
 
 func (b *byteSize) Set(s string) error {
-	n, err := humanize.ParseBytes(s)
-	if err != nil || n == 0 || n > math.MaxInt64 {
+	n, err := bytesize.Parse(s)
+	if err != nil || n == 0 {
 		return fmt.Errorf("%q is no size: want a number above 0 with B, kB, MB, GB, KiB, MiB or GiB", s)
 	}
 	*b = byteSize(n)
@@ -48,5 +47,5 @@ func (b *byteSize) String() string {
 	if *b == 0 {
 		return ""
 	}
-	return humanize.IBytes(uint64(*b)) // #nosec G115 -- Set takes no negative ones
+	return bytesize.Text(int64(*b))
 }

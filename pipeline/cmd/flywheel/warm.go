@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/warm"
 )
 
@@ -80,10 +82,26 @@ func (o *warmOptions) check(stdin io.Reader, args []string) (err error) {
 	if o.Keep < 1 {
 		return fmt.Errorf("--keep %d: want 1 or more", o.Keep)
 	}
+	if o.File == "" && len(args) == 1 && meantAsFile(args[0]) {
+		return fmt.Errorf("%s is not there: no file that lists what is to be kept warm, nor a flake", args[0])
+	}
 	if o.Installables, err = installables(stdin, args); err != nil {
 		return err
 	}
 	return errors.Join(checkCaches(&o.Options.Options), checkFile("report", o.report), o.reporting.check())
+}
+
+// meantAsFile says whether an argument names a file that is not there. Nix would tell
+// of a flake that is missing. A store path that is not there may be in the cache.
+func meantAsFile(arg string) bool {
+	if strings.ContainsAny(arg, "#?:") || (!strings.HasPrefix(arg, ".") && !strings.HasPrefix(arg, "/") && !strings.HasSuffix(arg, ".txt")) {
+		return false
+	}
+	if _, _, err := storepath.Split(filepath.Base(arg)); err == nil {
+		return false
+	}
+	_, err := os.Stat(arg)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // installables reads the list that the only argument names, if it does.
