@@ -19,6 +19,13 @@ locals {
     var.backup.endpoint == "" ? {} : { endpointURL = var.backup.endpoint },
   )
 
+  # What a cluster says of itself or, restored, of the one whose backups it reads.
+  plugin = "barman-cloud.cloudnative-pg.io"
+  source = var.restore_from == null ? null : {
+    in-tree = { barmanObjectStore = merge(local.store, { serverName = var.restore_from.name }) }
+    plugin  = { plugin = { name = local.plugin, parameters = { barmanObjectName = var.name, serverName = var.restore_from.name } } }
+  }[var.backup_method]
+
   parameters = merge({
     max_connections = tostring(var.max_connections)
     # The index is small rows that are found by key.
@@ -40,7 +47,10 @@ locals {
     resources          = var.resources
     parameters         = local.parameters
     backup             = var.backup
+    backup_method      = var.backup_method
+    plugin             = local.plugin
     store              = local.store
+    source             = local.source
     restore_from       = var.restore_from
     clients            = var.clients
     operator_namespace = var.operator_namespace
@@ -48,6 +58,7 @@ locals {
   }
   wanted = {
     cluster         = true
+    objectstore     = var.backup != null && var.backup_method == "plugin"
     scheduledbackup = var.backup != null
     networkpolicy   = true
     podmonitor      = var.monitoring.enabled

@@ -106,7 +106,7 @@ variable "max_connections" {
 }
 
 variable "backup" {
-  description = "Where backups and the write-ahead log go: an S3 bucket, the secret with its keys, how long backups are kept, and when base backups are made (cron with seconds). None when null."
+  description = "Where backups and the write-ahead log go: an S3 bucket, the secret with its keys, how long backups are kept, and when base backups are made (cron with seconds); sidecar is what the plugin's container requests, and the memory it may take. None when null."
   type = object({
     endpoint          = optional(string, "")
     bucket            = string
@@ -116,6 +116,10 @@ variable "backup" {
     secret_access_key = optional(string, "secret-access-key")
     retention         = optional(string, "14d")
     schedule          = optional(string, "0 30 2 * * *")
+    sidecar = optional(object({
+      cpu    = optional(string, "100m")
+      memory = optional(string, "512Mi")
+    }), {})
   })
   default = null
 
@@ -126,6 +130,17 @@ variable "backup" {
   validation {
     condition     = var.backup == null || length(split(" ", var.backup.schedule)) == 6
     error_message = "backup.schedule has six fields, the first of them seconds."
+  }
+}
+
+variable "backup_method" {
+  description = "How backups are made and read: in-tree by the operator itself, deprecated since its release 1.26 and still in 1.27, which the stack cluster pins; plugin by the Barman Cloud plugin, which must be installed beside the operator."
+  type        = string
+  default     = "in-tree"
+
+  validation {
+    condition     = contains(["in-tree", "plugin"], var.backup_method)
+    error_message = "backup_method must be in-tree or plugin."
   }
 }
 

@@ -141,6 +141,8 @@ module "postgresql" {
   restore_from = var.postgresql.restore
   clients      = [local.name]
   monitoring   = var.monitoring
+
+  backup_method = var.postgresql.backup_method
   backup = var.postgresql.backups == null ? null : {
     endpoint          = local.store.endpoint
     bucket            = local.kind == "external" ? local.store.bucket : local.buckets.backups

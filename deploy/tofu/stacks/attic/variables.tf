@@ -230,7 +230,7 @@ variable "s3_secret_access_key" {
 }
 
 variable "postgresql" {
-  description = "PostgreSQL: instances and volumes, as in the module postgresql-cnpg; backups to the object store, and how long they are kept (none when null)."
+  description = "PostgreSQL: instances, volumes, backup_method and restore, as in the module postgresql-cnpg; backups to the object store, and how long they are kept (none when null)."
   type = object({
     instances = optional(number, 1)
     size      = optional(string, "10Gi")
@@ -238,6 +238,8 @@ variable "postgresql" {
     backups   = optional(string)
     name      = optional(string, "attic-cache-db")
     restore   = optional(object({ name = string, time = optional(string) }))
+
+    backup_method = optional(string, "in-tree")
   })
   default = {}
 }

@@ -44,6 +44,101 @@ run "three_instances_with_backups" {
   }
 }
 
+run "the_operator_that_is_pinned_backs_up_by_itself" {
+  command = plan
+
+  variables {
+    backup = { bucket = "backups", secret = "s3" }
+  }
+
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.plugins) && !contains(keys(output.manifests), "objectstore") && yamldecode(output.manifests["scheduledbackup"]).spec.method == "barmanObjectStore"
+    error_message = "The plugin is used, which nobody has installed."
+  }
+  assert {
+    condition     = strcontains(output.manifests["prometheusrule"], "max(cnpg_collector_last_available_backup_timestamp{")
+    error_message = "The alert looks at what only the plugin tells."
+  }
+}
+
+run "the_plugin_backs_up_to_the_same_place" {
+  command = plan
+
+  variables {
+    backup        = { endpoint = "http://minio.cache.svc", bucket = "backups", prefix = "/db/", secret = "s3", retention = "7d", sidecar = { memory = "1Gi" } }
+    backup_method = "plugin"
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.plugins == [{ name = "barman-cloud.cloudnative-pg.io", isWALArchiver = true, parameters = { barmanObjectName = yamldecode(output.manifests["objectstore"]).metadata.name } }]
+    error_message = "The log is not archived, or to another store."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.backup)
+    error_message = "The operator backs up, too: it refuses both."
+  }
+  assert {
+    condition = alltrue([
+      yamldecode(output.manifests["objectstore"]).spec.configuration.destinationPath == "s3://backups/db",
+      yamldecode(output.manifests["objectstore"]).spec.configuration.endpointURL == "http://minio.cache.svc",
+      !can(yamldecode(output.manifests["objectstore"]).spec.configuration.serverName),
+      yamldecode(output.manifests["objectstore"]).spec.retentionPolicy == "7d",
+      yamldecode(output.manifests["objectstore"]).spec.instanceSidecarConfiguration.resources == { requests = { cpu = "100m", memory = "1Gi" }, limits = { memory = "1Gi" } },
+    ])
+    error_message = "The store is not the one that in-tree backups are in."
+  }
+  assert {
+    condition     = yamldecode(output.manifests["scheduledbackup"]).spec.method == "plugin" && yamldecode(output.manifests["scheduledbackup"]).spec.pluginConfiguration.name == "barman-cloud.cloudnative-pg.io"
+    error_message = "Base backups fail: the operator is asked for them."
+  }
+  assert {
+    condition     = strcontains(output.manifests["prometheusrule"], "max(barman_cloud_cloudnative_pg_io_last_available_backup_timestamp{")
+    error_message = "The alert looks at what the operator does not tell any more, and never fires."
+  }
+}
+
+run "the_plugin_restores_from_the_old_name" {
+  command = plan
+
+  variables {
+    name          = "db-2"
+    backup        = { bucket = "backups", secret = "s3" }
+    backup_method = "plugin"
+    restore_from  = { name = "db-1" }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["cluster"]).spec.externalClusters == [{ name = "origin", plugin = { name = "barman-cloud.cloudnative-pg.io", parameters = { barmanObjectName = "db-2", serverName = "db-1" } } }]
+    error_message = "The restore reads from elsewhere."
+  }
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.plugins[0].parameters.serverName)
+    error_message = "The new cluster writes its log over the old one's."
+  }
+}
+
+run "the_plugin_does_nothing_without_a_place_for_backups" {
+  command = plan
+
+  variables {
+    backup_method = "plugin"
+  }
+
+  assert {
+    condition     = !can(yamldecode(output.manifests["cluster"]).spec.plugins) && !contains(keys(output.manifests), "objectstore")
+    error_message = "The cluster waits for a store that nobody makes."
+  }
+}
+
+run "refuses_an_unknown_backup_method" {
+  command = plan
+
+  variables {
+    backup_method = "barman"
+  }
+  expect_failures = [var.backup_method]
+}
+
 run "a_restore_reads_the_old_name_and_writes_the_new" {
   command = plan
 
