@@ -245,6 +245,7 @@ func checkTable(t *testing.T, c *realCluster) {
 		{"get", "secrets", staging, []ciJob{stagingJob}},
 		{"patch", "clusters.postgresql.cnpg.io", production, []ciJob{productionJob}},
 		{"create", "tenants.minio.min.io", staging, []ciJob{stagingJob}},
+		{"patch", "objectstores.barmancloud.cnpg.io", staging, []ciJob{stagingJob}},
 		{"get", "pods/log", staging, []ciJob{stagingJob}},
 		{"list", "events", production, []ciJob{productionJob}},
 		// Rights inside a review's namespace come with it.

@@ -133,7 +133,7 @@ func apply(ctx context.Context, o Options, destroy bool) (Result, error) {
 	if result.Plan.Changes() > 0 || result.Plan.OutputsChange {
 		began := time.Now()
 		if err := r.tofu.stream(ctx, "apply", r.lockTimeout(), file); err != nil {
-			return result, r.explain(ctx, applying, err)
+			return result, errors.Join(r.explain(ctx, applying, err), r.rescue(ctx))
 		}
 		r.tell("apply", "done in %v", time.Since(began).Round(100*time.Millisecond))
 	} else {

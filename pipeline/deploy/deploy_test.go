@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,24 +54,35 @@ func (s *screen) await(t *testing.T, text string) {
 
 func named(t *testing.T, name string) environment.Environment {
 	t.Helper()
-	c, err := environment.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := environment.ByName(c, name, environment.Facts{})
+	e, err := environmentOf(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
+func environmentOf(name string) (environment.Environment, error) {
+	c, err := environment.Default()
+	if err != nil {
+		return environment.Environment{}, err
+	}
+	return environment.ByName(c, name, environment.Facts{})
+}
+
 // job is a deployment to staging in a job of GitLab.
 func job(t *testing.T, state *gitlabState, api *apiServer) Options {
 	t.Helper()
-	variables := map[string]string{"CI_API_V4_URL": state.URL + "/api/v4", "CI_PROJECT_ID": "42", "CI_JOB_TOKEN": "job"}
+	o := jobOf(state.URL, api.URL, needTofu(t), &screen{})
+	o.Environment = named(t, "staging")
+	return o
+}
+
+// jobOf is a job's deployment without its environment.
+func jobOf(state, api, tofu string, out io.Writer) Options {
+	variables := map[string]string{"CI_API_V4_URL": state + "/api/v4", "CI_PROJECT_ID": "42", "CI_JOB_TOKEN": "job"}
 	return Options{
-		Environment: named(t, "staging"), Stack: "demo", Sources: "testdata/sources", Tofu: needTofu(t),
-		Timeout: time.Minute, Getenv: func(name string) string { return variables[name] }, Out: &screen{}, connect: api.connect,
+		Stack: "demo", Sources: "testdata/sources", Tofu: tofu, Out: out,
+		Timeout: time.Minute, Getenv: func(name string) string { return variables[name] }, connect: connectTo(api),
 	}
 }
 
@@ -370,7 +381,9 @@ func TestOpenTofuThatIsKilledLeavesALockThatIsNamedAndReleased(t *testing.T) {
 		done <- err
 	}()
 	o.Out.(*screen).await(t, "Provisioning with 'local-exec'")
-	killParents(t, gate)
+	if err := syscall.Kill(parentOf(t, gate), syscall.SIGKILL); err != nil {
+		t.Fatalf("killing OpenTofu: %v", err)
+	}
 	if err := os.WriteFile(gate, nil, 0o600); err != nil { // what it ran ends
 		t.Fatal(err)
 	}
@@ -391,40 +404,4 @@ func TestOpenTofuThatIsKilledLeavesALockThatIsNamedAndReleased(t *testing.T) {
 	if _, err := Deploy(t.Context(), o); err != nil || state.holder() != nil {
 		t.Errorf("the next does not release it: %v\n%s", err, shown(o))
 	}
-}
-
-// killParents kills what runs the command that has a text among its arguments, as
-// soon as it runs.
-func killParents(t *testing.T, text string) {
-	t.Helper()
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("there is no /proc to find OpenTofu's process in")
-	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range processes {
-			line, err := os.ReadFile(file)
-			if err != nil || !bytes.Contains(line, []byte(text)) || !bytes.Contains(line, []byte("while")) {
-				continue
-			}
-			stat, err := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
-			if err != nil {
-				continue // it has just ended
-			}
-			// After the name, in parentheses, come the state and the parent: proc(5).
-			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-			parent, err := strconv.Atoi(fields[1])
-			if err != nil {
-				t.Fatalf("%s: %v", stat, err)
-			}
-			if err := syscall.Kill(parent, syscall.SIGKILL); err != nil {
-				t.Fatalf("killing OpenTofu: %v", err)
-			}
-			return
-		}
-	}
-	t.Fatal("OpenTofu's process was not found")
 }

@@ -22,11 +22,13 @@ import (
 // holder, and asks who it is.
 type gitlabState struct {
 	*httptest.Server
-	mu      sync.Mutex
-	state   []byte
-	lock    *Lock
-	refuse  int // status for everyone
-	waiting chan struct{}
+	mu     sync.Mutex
+	state  []byte
+	lock   *Lock
+	refuse int // status for everyone
+	// failWrites is how many writes of the state fail from now on.
+	failWrites int
+	waiting    chan struct{}
 }
 
 func newState(t *testing.T) *gitlabState {
@@ -82,6 +84,9 @@ func (s *gitlabState) serve(w http.ResponseWriter, r *http.Request) {
 		s.state = nil
 	case s.lock != nil && r.URL.Query().Get("ID") != s.lock.ID:
 		held()
+	case s.failWrites > 0:
+		s.failWrites--
+		w.WriteHeader(http.StatusInternalServerError)
 	default:
 		s.state = body
 	}
@@ -161,8 +166,11 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-func (s *apiServer) connect(string) (kubernetes.Interface, error) {
-	return kubernetes.NewForConfig(&rest.Config{Host: s.URL, BearerToken: "job", ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+// connectTo is for Options.
+func connectTo(url string) func(string) (kubernetes.Interface, error) {
+	return func(string) (kubernetes.Interface, error) {
+		return kubernetes.NewForConfig(&rest.Config{Host: url, BearerToken: "job", ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	}
 }
 
 // needTofu is OpenTofu as the scripts of deploy/tofu take it.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,6 +20,9 @@ import (
 // endTime is how long OpenTofu has, when it is interrupted, to end what it does
 // with the cluster, write the state and release the lock.
 const endTime = 2 * time.Minute
+
+// maxSaid bounds what is told of OpenTofu's standard error. Bytes.
+const maxSaid = 64 << 10
 
 // aliases are the variables of the project whose names OpenTofu does not know.
 var aliases = map[string]string{
@@ -63,7 +67,9 @@ func findTofu(ctx context.Context, r *run) (*tofu, error) {
 	return t, nil
 }
 
-// command is killed only when it has not ended long after it was interrupted.
+// command is killed only when it has not ended long after it was interrupted. Who
+// starts it stays on its thread until it has ended: it is a thread's death that the
+// kernel tells OpenTofu of.
 func (t *tofu) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, t.program, args...) // #nosec G204 -- OpenTofu
 	cmd.Dir, cmd.Env = t.dir, t.environ
@@ -72,6 +78,7 @@ func (t *tofu) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = endTime
+	outlive(cmd, nil)
 	return cmd
 }
 
@@ -81,6 +88,8 @@ func (t *tofu) output(ctx context.Context, args ...string) ([]byte, error) {
 	var out, said bytes.Buffer
 	cmd := t.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = &out, &said
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -99,6 +108,8 @@ func (t *tofu) init(ctx context.Context) error {
 	var said bytes.Buffer
 	cmd := t.command(ctx, "init", "-input=false", "-no-color")
 	cmd.Stdout, cmd.Stderr = &said, &said
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		_, _ = t.out.Write(said.Bytes())
 		return fmt.Errorf("tofu init: %w", err)
@@ -180,13 +191,24 @@ var quiet = map[string]bool{"version": true, "outputs": true, "refresh_start": t
 func (t *tofu) stream(ctx context.Context, command string, args ...string) error {
 	cmd := t.command(ctx, append([]string{command, "-json", "-input=false"}, args...)...)
 	failed := &tofuError{command: command}
-	pipe, err := cmd.StdoutPipe()
+	pipe, end, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("tofu %s: %w", command, err)
 	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
+	defer pipe.Close()
+	// A file, as it is there after this process as well.
+	said, err := os.CreateTemp(t.dir, "stderr-")
+	if err != nil {
+		return errors.Join(fmt.Errorf("tofu %s: %w", command, err), end.Close())
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr = end, said
+	outlive(cmd, pipe)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err = cmd.Start()
+	_ = end.Close() // OpenTofu has its own
+	if err != nil {
 		return fmt.Errorf("tofu %s: %w", command, err)
 	}
 	lines := bufio.NewReader(pipe)
@@ -202,10 +224,16 @@ func (t *tofu) stream(ctx context.Context, command string, args ...string) error
 	if failed.err = cmd.Wait(); failed.err == nil {
 		return nil
 	}
-	if len(failed.diagnostics) == 0 && said.Len() > 0 {
-		failed.err = fmt.Errorf("%w: %s", failed.err, strings.TrimSpace(said.String()))
+	if text := strings.TrimSpace(firstOf(said, maxSaid)); len(failed.diagnostics) == 0 && text != "" {
+		failed.err = fmt.Errorf("%w: %s", failed.err, text)
 	}
 	return failed
+}
+
+// firstOf is what a file begins with; nothing where it cannot be read.
+func firstOf(f *os.File, limit int64) string {
+	text, _ := io.ReadAll(io.NewSectionReader(f, 0, limit))
+	return string(text)
 }
 
 func (t *tofu) tell(command string, line []byte, failed *tofuError) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,21 +20,34 @@ const requestTime = 30 * time.Second
 // pageSize is GitLab's largest.
 const pageSize = 100
 
+// What a token needs, by what is done with it.
+const (
+	needsRunners = "the scopes create_runner and manage_runner (or api), and the role Owner of the group or Maintainer of the project"
+	needsProject = "the scope read_api (or api)"
+	needsOnline  = "the scope read_api (or api), and the role Maintainer of the project"
+	needsNote    = "the scope api, and the role Reporter of the project"
+)
+
 // Error is an answer that is not a success.
 type Error struct {
 	Doing  string
 	Status int
 	Reason string // GitLab's own words
+	Needs  string // what a token needs for it
 }
 
 func (e *Error) Error() string {
 	text := fmt.Sprintf("GitLab: %s: HTTP %d", e.Doing, e.Status)
-	switch e.Status {
-	case http.StatusUnauthorized:
+	switch {
+	case e.Status == http.StatusUnauthorized && strings.Contains(e.Reason, "expired"):
+		return text + ": the token has expired: make another"
+	case e.Status == http.StatusUnauthorized && strings.Contains(e.Reason, "revoked"):
+		return text + ": the token was revoked: make another"
+	case e.Status == http.StatusUnauthorized:
 		return text + ": the token is not accepted: it has expired or was revoked"
-	case http.StatusForbidden:
-		return text + ": the token may not do this: it needs the scopes create_runner and manage_runner (or api), and the role Owner of the group or Maintainer of the project"
-	case http.StatusNotFound:
+	case e.Status == http.StatusForbidden:
+		return text + ": the token may not do this: it needs " + e.Needs
+	case e.Status == http.StatusNotFound:
 		return text + ": there is none, or the token may not see it"
 	}
 	if e.Reason != "" {
@@ -100,7 +112,7 @@ type NewRunner struct {
 }
 
 // fault makes an error of what the library returns.
-func fault(ctx context.Context, doing string, err error) error {
+func fault(ctx context.Context, doing, needs string, err error) error {
 	var answer *api.ErrorResponse
 	switch {
 	case err == nil:
@@ -108,9 +120,9 @@ func fault(ctx context.Context, doing string, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, api.ErrNotFound):
-		return &Error{Doing: doing, Status: http.StatusNotFound}
+		return &Error{Doing: doing, Status: http.StatusNotFound, Needs: needs}
 	case errors.As(err, &answer) && answer.Response != nil:
-		return &Error{doing, answer.Response.StatusCode, answer.Message}
+		return &Error{doing, answer.Response.StatusCode, answer.Message, needs}
 	}
 	var request *url.Error
 	if errors.As(err, &request) {
@@ -134,7 +146,7 @@ func (c *Client) Runners(ctx context.Context, of Owner) ([]Runner, error) {
 			found, resp, err = c.api.Runners.ListProjectRunners(of.Project, &api.ListProjectRunnersOptions{ListOptions: page, Type: api.Ptr("project_type")}, api.WithContext(ctx))
 		}
 		if err != nil {
-			return nil, fault(ctx, doing, err)
+			return nil, fault(ctx, doing, needsRunners, err)
 		}
 		for _, r := range found {
 			ids = append(ids, r.ID)
@@ -148,7 +160,7 @@ func (c *Client) Runners(ctx context.Context, of Owner) ([]Runner, error) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, fault(ctx, fmt.Sprintf("looking at runner %d", id), err)
+			return nil, fault(ctx, fmt.Sprintf("looking at runner %d", id), needsRunners, err)
 		}
 		r := Runner{ID: id, Status: d.Status, Paused: d.Paused, Spec: Spec{
 			Description: d.Description, Tags: d.TagList, Untagged: d.RunUntagged,
@@ -184,7 +196,7 @@ func (c *Client) CreateRunner(ctx context.Context, of Owner, s Spec) (NewRunner,
 	}
 	made, _, err := c.api.Users.CreateUserRunner(o, api.WithContext(ctx))
 	if err != nil {
-		return NewRunner{}, fault(ctx, "creating the runner "+s.Description, err)
+		return NewRunner{}, fault(ctx, "creating the runner "+s.Description, needsRunners, err)
 	}
 	r := NewRunner{ID: made.ID, Token: made.Token}
 	if made.TokenExpiresAt != nil {
@@ -202,7 +214,7 @@ func (c *Client) UpdateRunner(ctx context.Context, id int, s Spec) error {
 		o.MaximumTimeout = &s.Timeout
 	}
 	_, _, err := c.api.Runners.UpdateRunnerDetails(id, o, api.WithContext(ctx))
-	return fault(ctx, fmt.Sprintf("changing runner %d", id), err)
+	return fault(ctx, fmt.Sprintf("changing runner %d", id), needsRunners, err)
 }
 
 // RemoveRunner deletes a runner. One that is gone is no error.
@@ -211,13 +223,14 @@ func (c *Client) RemoveRunner(ctx context.Context, id int) error {
 	if errors.Is(err, api.ErrNotFound) {
 		return nil
 	}
-	return fault(ctx, fmt.Sprintf("removing runner %d", id), err)
+	return fault(ctx, fmt.Sprintf("removing runner %d", id), needsRunners, err)
 }
 
 // Project is what enrolling looks at.
 type Project struct {
 	ID           int
 	Path         string
+	Archived     bool // it runs no jobs any more
 	Jobs         bool // CI/CD is on
 	GroupRunners bool // it takes the group's runners
 }
@@ -226,50 +239,50 @@ type Project struct {
 func (c *Client) Project(ctx context.Context, path string) (Project, error) {
 	p, _, err := c.api.Projects.GetProject(path, nil, api.WithContext(ctx))
 	if err != nil {
-		return Project{}, fault(ctx, "looking at the project "+path, err)
+		return Project{}, fault(ctx, "looking at the project "+path, needsProject, err)
 	}
-	return Project{ID: p.ID, Path: p.PathWithNamespace, Jobs: p.BuildsAccessLevel != api.DisabledAccessControl, GroupRunners: p.GroupRunnersEnabled}, nil
+	return Project{
+		ID: p.ID, Path: p.PathWithNamespace, Archived: p.Archived,
+		Jobs: p.BuildsAccessLevel != api.DisabledAccessControl, GroupRunners: p.GroupRunnersEnabled,
+	}, nil
 }
 
-// Online returns the tags of each runner that a project may use and that is there.
-func (c *Client) Online(ctx context.Context, project int) ([][]string, error) {
-	found, _, err := c.api.Runners.ListProjectRunners(project, &api.ListProjectRunnersOptions{
-		ListOptions: api.ListOptions{PerPage: pageSize}, Status: api.Ptr("online"), Paused: api.Ptr(false),
+// Online says whether a runner is there, for a job of the project, that has all of
+// the tags. GitLab is asked for runners by their tags: it tells the tags of a
+// group's runner to the group's owners only.
+func (c *Client) Online(ctx context.Context, project Project, tags []string) (bool, error) {
+	found, _, err := c.api.Runners.ListProjectRunners(project.ID, &api.ListProjectRunnersOptions{
+		ListOptions: api.ListOptions{PerPage: 1}, Status: api.Ptr("online"), Paused: api.Ptr(false), TagList: &tags,
 	}, api.WithContext(ctx))
-	if err != nil {
-		return nil, fault(ctx, fmt.Sprintf("listing the runners of project %d", project), err)
-	}
-	var tags [][]string
-	for _, r := range found {
-		d, _, err := c.api.Runners.GetRunnerDetails(r.ID, api.WithContext(ctx))
-		if err != nil {
-			return nil, fault(ctx, fmt.Sprintf("looking at runner %d", r.ID), err)
-		}
-		tags = append(tags, slices.Sorted(slices.Values(d.TagList)))
-	}
-	return tags, nil
+	return len(found) > 0, fault(ctx, "listing the runners of "+project.Path, needsOnline, err)
 }
 
 // Note writes a note on a merge request, or changes the one that has the same
-// mark, which is not shown.
+// mark, which is not shown. One of another user, such as of a token that was
+// replaced since, is left alone where it cannot be changed.
 func (c *Client) Note(ctx context.Context, project string, mergeRequest int, mark, text string) error {
 	mark = "<!-- " + mark + " -->"
 	text = mark + "\n" + text
-	doing := fmt.Sprintf("writing a note on merge request !%d", mergeRequest)
+	doing := fmt.Sprintf("writing a note on merge request !%d of %s", mergeRequest, project)
 	options := &api.ListMergeRequestNotesOptions{ListOptions: api.ListOptions{PerPage: pageSize, Page: 1}}
 	for options.Page != 0 {
 		notes, resp, err := c.api.Notes.ListMergeRequestNotes(project, mergeRequest, options, api.WithContext(ctx))
 		if err != nil {
-			return fault(ctx, doing, err)
+			return fault(ctx, doing, needsNote, err)
 		}
 		for _, n := range notes {
-			if strings.HasPrefix(n.Body, mark) {
-				_, _, err := c.api.Notes.UpdateMergeRequestNote(project, mergeRequest, n.ID, &api.UpdateMergeRequestNoteOptions{Body: &text}, api.WithContext(ctx))
-				return fault(ctx, doing, err)
+			if !strings.HasPrefix(n.Body, mark) {
+				continue
 			}
+			_, _, err := c.api.Notes.UpdateMergeRequestNote(project, mergeRequest, n.ID, &api.UpdateMergeRequestNoteOptions{Body: &text}, api.WithContext(ctx))
+			var answer *api.ErrorResponse
+			if errors.As(err, &answer) && answer.Response != nil && answer.Response.StatusCode == http.StatusForbidden {
+				continue
+			}
+			return fault(ctx, doing, needsNote, err)
 		}
 		options.Page = resp.NextPage
 	}
 	_, _, err := c.api.Notes.CreateMergeRequestNote(project, mergeRequest, &api.CreateMergeRequestNoteOptions{Body: &text}, api.WithContext(ctx))
-	return fault(ctx, doing, err)
+	return fault(ctx, doing, needsNote, err)
 }

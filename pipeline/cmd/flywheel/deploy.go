@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +20,7 @@ type deployment struct {
 	summary string
 	dotenv  string
 	note    bool
+	reports []string // of builds, which the note sums up
 }
 
 func (d *deployment) flags(cmd *cobra.Command) {
@@ -33,7 +32,8 @@ func (d *deployment) flags(cmd *cobra.Command) {
 	f.StringVar(&d.Image, "image", "", "`image` of the server, by version or digest (default the stack's)")
 	f.StringArrayVar(&d.Vars, "var", nil, "`name=value` of a variable of the stack (repeatable)")
 	f.StringVar(&d.ForceUnlock, "force-unlock", "", "`ID` of a dead run's lock, to be released first")
-	f.BoolVar(&d.note, "note", false, "write the plan as a note on the job's merge request, with the token in "+gitlabTokenVariable)
+	f.BoolVar(&d.note, "note", false, "write the plan as a note on the job's merge request, with the token in "+gitlabTokenVariable+"; the next job changes that note")
+	f.StringArrayVar(&d.reports, "build-report", nil, "`file` that flywheel build --report wrote, to be summed up in the note (repeatable)")
 	f.StringVar(&d.summary, "summary", "", "`file` to write what the plan changes to, as JSON; also GitLab's artifacts:reports:terraform")
 }
 
@@ -54,6 +54,9 @@ func (d *deployment) check(cmd *cobra.Command, args []string) error {
 	}
 	if d.Timeout < 0 || d.LockTimeout < 0 {
 		return usage(errors.New("a time is negative"))
+	}
+	if len(d.reports) > 0 && !d.note {
+		return usage(errors.New("--build-report is for the note: say --note, too"))
 	}
 	d.Getenv, d.Out = os.Getenv, cmd.ErrOrStderr()
 	return usageOf(errors.Join(checkFile("summary", d.summary), checkFile("dotenv", d.dotenv)))
@@ -86,24 +89,6 @@ func (d *deployment) files(cmd *cobra.Command, plan deploy.Summary, o deploy.Out
 		}
 	}
 	return write(cmd.OutOrStdout(), d.dotenv, []byte(text))
-}
-
-// tellMergeRequest keeps one note for each stack and environment.
-func (d *deployment) tellMergeRequest(cmd *cobra.Command, plan deploy.Summary) error {
-	number, err := strconv.Atoi(os.Getenv("CI_MERGE_REQUEST_IID"))
-	if err != nil {
-		return errors.New("this is no job of a merge request")
-	}
-	client, err := gitlabClient(os.Getenv("CI_SERVER_URL"))
-	if err != nil {
-		return err
-	}
-	var table strings.Builder
-	if err := plan.Table(&table); err != nil {
-		return err
-	}
-	text := fmt.Sprintf("**%s** on `%s`: %s\n\n<details><summary>Plan</summary>\n\n```\n%s```\n</details>\n", d.Stack, d.Environment.Name, plan, table.String())
-	return client.Note(cmd.Context(), os.Getenv("CI_MERGE_REQUEST_PROJECT_PATH"), number, "flywheel plan "+d.Stack+" "+d.Environment.Name, text)
 }
 
 // deployStatus is the status of an error: what was asked for wrongly is usage.
@@ -176,6 +161,7 @@ or a namespace is applied with --allow-destroy only. A rollout that fails is tol
 with its pods, events and last logs.` + deploySurroundings + deployStatuses,
 		Example: `  flywheel deploy --environment staging --image registry.example.org/attic-cache:v1.2.3
   flywheel deploy --environment review/feature/x --dotenv deploy.env
+  flywheel deploy --environment review/feature/x --note --build-report build.json
   flywheel deploy --environment production --plan plan.bin
   flywheel deploy --environment staging --force-unlock 6b3c2c5e-…`,
 		Args: d.check,

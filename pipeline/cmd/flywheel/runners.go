@@ -47,7 +47,7 @@ func (o *fleetFlags) fleet(cmd *cobra.Command, withCluster bool) (*runners.Fleet
 		return nil, usage(err)
 	}
 	f := &runners.Fleet{Config: config, Namespace: o.namespace, Out: cmd.OutOrStdout(), Now: time.Now}
-	if f.GitLab, err = gitlabClient(config.GitLab); err != nil {
+	if f.GitLab, err = gitlabClient(os.Getenv, config.GitLab, "the scopes create_runner and manage_runner"); err != nil {
 		return nil, err
 	}
 	if withCluster {
@@ -58,10 +58,11 @@ func (o *fleetFlags) fleet(cmd *cobra.Command, withCluster bool) (*runners.Fleet
 	return f, nil
 }
 
-func gitlabClient(base string) (*gitlab.Client, error) {
-	token := os.Getenv(gitlabTokenVariable)
+// gitlabClient says, where there is no token, which scopes it needs to have.
+func gitlabClient(getenv func(string) string, base, scopes string) (*gitlab.Client, error) {
+	token := getenv(gitlabTokenVariable)
 	if token == "" {
-		return nil, usage(fmt.Errorf("%s is not set: an access token of the group or project, with the scopes create_runner and manage_runner", gitlabTokenVariable))
+		return nil, usage(fmt.Errorf("%s is not set: an access token of the group or project, with %s", gitlabTokenVariable, scopes))
 	}
 	c, err := gitlab.New(base, token)
 	return c, usageOf(err)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/gitlab/gitlabtest"
 )
 
 type stateKey struct{}
@@ -27,6 +29,7 @@ type scriptState struct {
 	processes map[string]*scriptProcess
 	servers   map[string]*scriptServer
 	gates     map[string]*os.File
+	gitlab    *gitlabtest.Server
 	lastCache int64 // second in which a server was made
 }
 
@@ -47,6 +50,9 @@ func (s *scriptState) close() {
 	}
 	for _, srv := range s.servers {
 		srv.close()
+	}
+	if s.gitlab != nil {
+		s.gitlab.Close()
 	}
 	for _, p := range s.processes {
 		<-p.done

@@ -75,6 +75,7 @@ func TestScripts(t *testing.T) {
 			"held":         cmdHeld,
 			"served":       cmdServed,
 			"await-served": cmdAwaitServed,
+			"gitlab":       cmdGitLab,
 		},
 	})
 }

@@ -61,7 +61,7 @@ Exit status:
 				return err
 			}
 			if n := len(report.Missing); n > 0 {
-				return &stopped{exitError{exitNoCache, fmt.Errorf("%d paths are left in the queue", n)}}
+				return &stopped{exitError{exitNoCache, fmt.Errorf("left in the queue: %d; the next flywheel watch goes on with it", n)}}
 			}
 			return &stopped{}
 		},
