@@ -155,6 +155,38 @@ func (r *BuildResult) UnmarshalJSON(bs []byte) error {
 	return nil
 }
 
+func (r Deployment) MarshalJSON() ([]byte, error) {
+	var concrete struct {
+		Summary string
+		Plan    *dagger.File
+		Dotenv  *dagger.File
+		URL     string
+	}
+	concrete.Summary = r.Summary
+	concrete.Plan = r.Plan
+	concrete.Dotenv = r.Dotenv
+	concrete.URL = r.URL
+	return json.Marshal(&concrete)
+}
+
+func (r *Deployment) UnmarshalJSON(bs []byte) error {
+	var concrete struct {
+		Summary string
+		Plan    *dagger.File
+		Dotenv  *dagger.File
+		URL     string
+	}
+	err := json.Unmarshal(bs, &concrete)
+	if err != nil {
+		return err
+	}
+	r.Summary = concrete.Summary
+	r.Plan = concrete.Plan
+	r.Dotenv = concrete.Dotenv
+	r.URL = concrete.URL
+	return nil
+}
+
 func (r Checks) MarshalJSON() ([]byte, error) {
 	var concrete struct {
 		Report  *dagger.File
@@ -444,6 +476,139 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
 			}
 			return (*AtticCache).Cacheserver(&parent), nil
+		case "Deploy":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var environment string
+			if inputArgs["environment"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["environment"]), &environment)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg environment", err))
+				}
+			}
+			var kubeconfig *dagger.Secret
+			if inputArgs["kubeconfig"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["kubeconfig"]), &kubeconfig)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg kubeconfig", err))
+				}
+			}
+			var settings *dagger.Secret
+			if inputArgs["settings"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["settings"]), &settings)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg settings", err))
+				}
+			}
+			var stack string
+			if inputArgs["stack"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["stack"]), &stack)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg stack", err))
+				}
+			}
+			var image string
+			if inputArgs["image"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["image"]), &image)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg image", err))
+				}
+			}
+			var vars []string
+			if inputArgs["vars"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["vars"]), &vars)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg vars", err))
+				}
+			}
+			var config *dagger.File
+			if inputArgs["config"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["config"]), &config)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg config", err))
+				}
+			}
+			var allowDestroy bool
+			if inputArgs["allowDestroy"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["allowDestroy"]), &allowDestroy)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg allowDestroy", err))
+				}
+			}
+			var forceUnlock string
+			if inputArgs["forceUnlock"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["forceUnlock"]), &forceUnlock)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg forceUnlock", err))
+				}
+			}
+			var timeout string
+			if inputArgs["timeout"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["timeout"]), &timeout)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg timeout", err))
+				}
+			}
+			return (*AtticCache).Deploy(&parent, ctx, environment, kubeconfig, settings, stack, image, vars, config, allowDestroy, forceUnlock, timeout)
+		case "Destroy":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var environment string
+			if inputArgs["environment"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["environment"]), &environment)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg environment", err))
+				}
+			}
+			var kubeconfig *dagger.Secret
+			if inputArgs["kubeconfig"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["kubeconfig"]), &kubeconfig)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg kubeconfig", err))
+				}
+			}
+			var settings *dagger.Secret
+			if inputArgs["settings"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["settings"]), &settings)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg settings", err))
+				}
+			}
+			var stack string
+			if inputArgs["stack"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["stack"]), &stack)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg stack", err))
+				}
+			}
+			var config *dagger.File
+			if inputArgs["config"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["config"]), &config)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg config", err))
+				}
+			}
+			var allowDestroy bool
+			if inputArgs["allowDestroy"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["allowDestroy"]), &allowDestroy)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg allowDestroy", err))
+				}
+			}
+			var forceUnlock string
+			if inputArgs["forceUnlock"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["forceUnlock"]), &forceUnlock)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg forceUnlock", err))
+				}
+			}
+			return (*AtticCache).Destroy(&parent, ctx, environment, kubeconfig, settings, stack, config, allowDestroy, forceUnlock)
 		case "Environment":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
@@ -521,6 +686,62 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 				}
 			}
 			return (*AtticCache).Image(&parent, platform), nil
+		case "Plan":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var environment string
+			if inputArgs["environment"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["environment"]), &environment)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg environment", err))
+				}
+			}
+			var kubeconfig *dagger.Secret
+			if inputArgs["kubeconfig"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["kubeconfig"]), &kubeconfig)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg kubeconfig", err))
+				}
+			}
+			var settings *dagger.Secret
+			if inputArgs["settings"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["settings"]), &settings)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg settings", err))
+				}
+			}
+			var stack string
+			if inputArgs["stack"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["stack"]), &stack)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg stack", err))
+				}
+			}
+			var image string
+			if inputArgs["image"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["image"]), &image)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg image", err))
+				}
+			}
+			var vars []string
+			if inputArgs["vars"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["vars"]), &vars)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg vars", err))
+				}
+			}
+			var config *dagger.File
+			if inputArgs["config"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["config"]), &config)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg config", err))
+				}
+			}
+			return (*AtticCache).Plan(&parent, ctx, environment, kubeconfig, settings, stack, image, vars, config)
 		case "PublishImage":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
@@ -639,6 +860,13 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg url", err))
 				}
 			}
+			var environment string
+			if inputArgs["environment"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["environment"]), &environment)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg environment", err))
+				}
+			}
 			var timeout string
 			if inputArgs["timeout"] != nil {
 				err = json.Unmarshal([]byte(inputArgs["timeout"]), &timeout)
@@ -653,7 +881,7 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg server", err))
 				}
 			}
-			return (*AtticCache).Verify(&parent, ctx, url, timeout, server)
+			return (*AtticCache).Verify(&parent, ctx, url, environment, timeout, server)
 		case "Warm":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)

@@ -64,7 +64,7 @@ func (m *AtticCache) Run(
 	}
 	checksStage("test", tested, testErr)
 	if len(failed) == 0 && (url != "" || m.Cache == "") {
-		words, err := m.Verify(ctx, url, "", nil)
+		words, err := m.Verify(ctx, url, "", "", nil)
 		stage("verify", words, err)
 	}
 	return summary.String(), errors.Join(failed...)

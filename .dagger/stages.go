@@ -318,13 +318,16 @@ func (m *AtticCache) Push(
 		Stderr(ctx)
 }
 
-// Wait until the cache at a URL is healthy.
+// Wait until a cache is healthy, and see that it takes, signs, gives and forgets a path.
 // +cache="never"
 func (m *AtticCache) Verify(
 	ctx context.Context,
-	// URL of the cache; http://cache:8080 is the bundled server, or the one given.
+	// URL of the cache; the module's own when there is none.
 	// +optional
 	url string,
+	// Environment whose cache it is, in place of a URL: staging, production, or review/BRANCH.
+	// +optional
+	environment string,
 	// How long to wait, such as 2m.
 	// +optional
 	timeout string,
@@ -332,9 +335,23 @@ func (m *AtticCache) Verify(
 	// +optional
 	server *dagger.Service,
 ) (string, error) {
+	if url != "" && environment != "" {
+		return "", errors.New("give a URL or an environment, not both")
+	}
 	c := dag.Container().From(m.GoImage).WithFile("/usr/local/bin/flywheel", m.Flywheel(""))
-	if url == "" {
-		url = "http://cache:8080"
+	if m.Token != nil {
+		c = c.WithSecretVariable("ATTIC_TOKEN", m.Token)
+	}
+	args := []string{"flywheel", "verify"}
+	switch {
+	case environment != "":
+		args = append(args, "--environment", environment)
+	case url != "":
+		args = append(args, url)
+	case m.Cache != "" && server == nil:
+		args = append(args, m.Cache)
+	default:
+		args = append(args, "http://cache:8080")
 		if server == nil {
 			server = m.Cacheserver()
 		}
@@ -342,7 +359,6 @@ func (m *AtticCache) Verify(
 	if server != nil {
 		c = c.WithServiceBinding("cache", server)
 	}
-	args := []string{"flywheel", "verify", url}
 	if timeout != "" {
 		args = append(args, "--timeout", timeout)
 	}
