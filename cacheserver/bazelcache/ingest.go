@@ -75,13 +75,15 @@ func (d *Door) record(ctx context.Context, records []record) (blobs []index.Blob
 }
 
 func (d *Door) recordIn(tx index.Tx, records []record) ([]index.Blob, error) {
-	until := d.expiry()
-	blobs := make([]index.Blob, len(records))
+	list := make([]index.NewBlob, len(records))
 	for i, r := range records {
-		var err error
-		if blobs[i], err = tx.AddBlob(r.blob, r.chunks, until); err != nil {
-			return nil, err
-		}
+		list[i] = index.NewBlob{Blob: r.blob, Chunks: r.chunks}
+	}
+	blobs, err := tx.AddBlobs(list, d.expiry())
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range records {
 		for name, h := range r.aliases {
 			if err := tx.PutAlias(name, digest.Digest{Hash: h}, blobs[i].ID); err != nil {
 				return nil, err

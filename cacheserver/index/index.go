@@ -170,6 +170,12 @@ type Reader interface {
 	Pins(ctx context.Context, cache int64) ([]Pin, error)
 }
 
+// NewBlob is a blob that is to be recorded by its chunks.
+type NewBlob struct {
+	Blob
+	Chunks []digest.Chunk
+}
+
 // Tx is a change under way. It sees its own writes and is valid until the
 // function that it was given to returns.
 type Tx interface {
@@ -188,6 +194,10 @@ type Tx interface {
 	// FileHash and FileSize are filled in. ErrMissingChunks: nothing was recorded.
 	// A blob lives until expires without a name, and for as long as it has one.
 	AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, error)
+
+	// AddBlobs is AddBlob for each of the blobs, in order. ErrMissingChunks: those
+	// before the first that lacks some may be recorded.
+	AddBlobs(blobs []NewBlob, expires time.Time) ([]Blob, error)
 
 	// PutPath records a path, or replaces the one of the same hash in the
 	// same cache; its use is now. Its NAR must be a blob with an ID. It returns

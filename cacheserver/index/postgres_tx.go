@@ -142,11 +142,22 @@ func pgEntriesOf(entries []pack.Entry) pgEntries {
 
 // AddBlob implements Tx.
 func (t *pgTx) AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, error) {
-	b, err := t.addBlob(b, chunks, expires.Unix())
+	added, err := t.addBlob(b, chunks, expires.Unix())
 	if err != nil {
 		return Blob{}, fmt.Errorf("recording blob %s: %w", b.Digest, err)
 	}
-	return b, nil
+	return added, nil
+}
+
+// AddBlobs implements Tx.
+func (t *pgTx) AddBlobs(blobs []NewBlob, expires time.Time) (added []Blob, err error) {
+	added = make([]Blob, len(blobs))
+	for i, b := range blobs {
+		if added[i], err = t.AddBlob(b.Blob, b.Chunks, expires); err != nil {
+			return nil, err
+		}
+	}
+	return added, nil
 }
 
 func (t *pgTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {

@@ -69,13 +69,15 @@ func (x *SQLite) transact(group []*update, results []error) error {
 // transactOne is transact of a change that shares its transaction with no other: no
 // copies are made of what it changes, for undoing it undoes all.
 func (x *SQLite) transactOne(ctx context.Context, tx *preparedTx, u *update, results []error) error {
-	if results[0] = u.ctx.Err(); results[0] != nil {
-		return nil
+	end := tx.Commit
+	results[0] = u.ctx.Err()
+	if results[0] == nil {
+		results[0] = u.change(&sqliteTx{ctx: ctx, tx: tx, now: time.Now().Unix()})
 	}
-	if results[0] = u.change(&sqliteTx{ctx: ctx, tx: tx, now: time.Now().Unix()}); results[0] != nil {
-		return nil
+	if results[0] != nil {
+		end = tx.Rollback
 	}
-	return tx.Commit()
+	return end()
 }
 
 // boundLog empties the log when readers that follow one another without a gap
@@ -177,83 +179,6 @@ func chunkArray(chunks []digest.Chunk) string {
 	return array(len(chunks), 2*digest.Size+entryNumber, func(b []byte, i int) []byte {
 		return fmt.Appendf(hex.AppendEncode(b, chunks[i].Hash[:]), "%0*d", entryNumber, chunks[i].Size)
 	})
-}
-
-// AddBlob implements Tx.
-func (t *sqliteTx) AddBlob(b Blob, chunks []digest.Chunk, expires time.Time) (Blob, error) {
-	b, err := t.addBlob(b, chunks, expires.Unix())
-	if err != nil {
-		return Blob{}, fmt.Errorf("recording blob %s: %w", b.Digest, err)
-	}
-	return b, nil
-}
-
-func (t *sqliteTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
-	there, err := scanBlob(t.ctx, t.tx, selectBlob+" WHERE hash = ? AND size = ?", b.Hash[:], b.Size)
-	if err == nil {
-		return t.renewBlob(there, b, chunks, expires)
-	}
-	if !errors.Is(err, ErrNotFound) {
-		return b, err
-	}
-	b.Expires = unixTime(expires)
-	if err := one(t.ctx, t.tx, []any{&b.ID}, `INSERT INTO blobs (hash, size, file_hash, file_size, created, expires)
-		VALUES (?, ?, ?, ?, ?, ?) RETURNING id`, b.Hash[:], b.Size, b.FileHash[:], b.FileSize, t.now, expires); err != nil {
-		return b, err
-	}
-	list := chunkArray(chunks)
-	const found = "chunks c ON c.hash = " + entryHash + " AND c.size = " + entrySize
-	added, err := t.exec("INSERT INTO blob_chunks (blob, seq, chunk) SELECT ?, j.key, c.id FROM json_each(?) j CROSS JOIN "+found,
-		b.ID, list)
-	if err != nil {
-		return b, err
-	}
-	if added == len(chunks) {
-		return b, nil
-	}
-	// The change may go on after this error and must not keep half a blob.
-	if err := t.removeBlobs([]int64{b.ID}); err != nil {
-		return b, err
-	}
-	var first int
-	if err := one(t.ctx, t.tx, []any{&first},
-		"SELECT j.key FROM json_each(?) j LEFT JOIN "+found+" WHERE c.id IS NULL ORDER BY j.key LIMIT 1", list); err != nil {
-		return b, err
-	}
-	return b, fmt.Errorf("%d %w, the first is number %d (%s)", len(chunks)-added, ErrMissingChunks, first, chunks[first].Hash)
-}
-
-// renewBlob makes a blob live on that is added again, and fills in what is now
-// known of its file.
-func (t *sqliteTx) renewBlob(there, b Blob, chunks []digest.Chunk, expires int64) (Blob, error) {
-	if there.Expires.Unix() < expires {
-		there.Expires = unixTime(expires)
-		if _, err := t.exec("UPDATE blobs SET expires = ? WHERE id = ?", expires, there.ID); err != nil {
-			return there, err
-		}
-	}
-	if there.FileHash != (digest.Hash{}) || b.FileHash == (digest.Hash{}) {
-		return there, nil
-	}
-	// Another list of chunks makes the same blob, but not the same file.
-	own := newChunkList(chunks)
-	if err := t.each(func(scan func(...any) error) error {
-		var hash []byte
-		var size uint32
-		err := scan(&hash, &size)
-		if err == nil {
-			own.see(digest.Chunk{Hash: digest.Hash(hash), Size: size})
-		}
-		return err
-	}, "SELECT c.hash, c.size FROM blob_chunks b JOIN chunks c ON c.id = b.chunk WHERE b.blob = ? ORDER BY b.seq", there.ID); err != nil {
-		return there, err
-	}
-	if !own.same() {
-		return there, nil
-	}
-	there.FileHash, there.FileSize = b.FileHash, b.FileSize
-	_, err := t.exec("UPDATE blobs SET file_hash = ?, file_size = ? WHERE id = ?", b.FileHash[:], b.FileSize, there.ID)
-	return there, err
 }
 
 // pathHash is the hash of a path's base name.

@@ -54,8 +54,6 @@ type half struct {
 	settling bool
 }
 
-func (j *journal) path(random string) string { return filepath.Join(j.dir, journalPrefix+random) }
-
 // put makes a pack durable. ok is false where the journal cannot now: the caller
 // does it otherwise.
 func (j *journal) put(name string, body []byte) (ok bool) {

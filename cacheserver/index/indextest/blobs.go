@@ -23,6 +23,7 @@ var blobs = suite{
 	"BlobWithMissingChunks":             blobMissingChunks,
 	"BlobOfManyChunks":                  manyChunks,
 	"ABlobIsLeftAsItIs":                 blobTwice,
+	"BlobsTogetherAreAsEachByItself":    blobsTogether,
 	"TheChunksOfABlobPageByPage":        chunkPages,
 	"ABlobsNumberIsNeverUsedAgain":      numbersOfBlobs,
 	"WhatIsInUseIsTouched":              touchChunks,
@@ -203,6 +204,76 @@ func blobTwice(t *testing.T, x index.Index, _ func() index.Index) {
 		if other.ID == b.ID {
 			t.Error("a blob of another size has the same number")
 		}
+		return err
+	})
+}
+
+// Many blobs at once are what each by itself is.
+func blobsTogether(t *testing.T, x index.Index, _ func() index.Index) {
+	addPack(t, x, "p1", "a", "bb", "ccc")
+	there := addBlob(t, x, "there", "a")
+	withFile := blob("late file")
+	late := withFile
+	late.FileHash, late.FileSize = digest.Hash{}, 0
+	update(t, x, func(tx index.Tx) error {
+		_, err := tx.AddBlob(late, chunks("bb"), past)
+		return err
+	})
+	longer := blob("new")
+	longer.Size++
+	list := []index.NewBlob{
+		{Blob: blob("new"), Chunks: chunks("a", "bb", "a")},
+		{Blob: blob("there"), Chunks: chunks("bb")},
+		{Blob: longer, Chunks: chunks("ccc")},
+		{Blob: withFile, Chunks: chunks("bb")},
+		{Blob: blob("new"), Chunks: chunks("ccc")},
+		{Blob: blob("empty")},
+	}
+	var added []index.Blob
+	update(t, x, func(tx index.Tx) (err error) {
+		added, err = tx.AddBlobs(list, future)
+		return err
+	})
+	if added[1].ID != there.ID || added[4].ID != added[0].ID || added[2].ID == added[0].ID {
+		t.Errorf("blobs that are one have the numbers %+v", added)
+	}
+	for i, want := range [][]digest.Chunk{chunks("a", "bb", "a"), chunks("a"), chunks("ccc"), chunks("bb"), chunks("a", "bb", "a"), nil} {
+		if b, err := x.Blob(t.Context(), list[i].Digest); b != added[i] || err != nil {
+			t.Errorf("blob %d is %+v, %v, and AddBlobs gave %+v", i, b, err, added[i])
+		}
+		if added[i].FileHash != list[i].FileHash || !added[i].Expires.Equal(future) {
+			t.Errorf("blob %d is %+v", i, added[i])
+		}
+		got, err := x.Chunks(t.Context(), added[i].ID, 0, 10)
+		if err != nil || !slices.EqualFunc(got, want, func(l index.Location, c digest.Chunk) bool { return l.Chunk == c }) {
+			t.Errorf("the chunks of blob %d are %v, %v", i, got, err)
+		}
+	}
+	update(t, x, func(tx index.Tx) error {
+		if none, err := tx.AddBlobs(nil, future); len(none) != 0 || err != nil {
+			t.Errorf("of no blobs: %v, %v", none, err)
+		}
+		return nil
+	})
+	// What one lacks is told of that one, and leaves no half of it.
+	lacking := []index.NewBlob{
+		{Blob: blob("whole"), Chunks: chunks("a")},
+		{Blob: blob("half"), Chunks: chunks("a", "never stored")},
+		{Blob: blob("another"), Chunks: chunks("bb")},
+	}
+	update(t, x, func(tx index.Tx) error {
+		_, err := tx.AddBlobs(lacking, future)
+		if !errors.Is(err, index.ErrMissingChunks) || !strings.Contains(err.Error(), blob("half").String()) {
+			t.Errorf("got error %v", err)
+		}
+		return nil
+	})
+	if _, err := x.Blob(t.Context(), blob("half").Digest); !errors.Is(err, index.ErrNotFound) {
+		t.Errorf("half a blob: %v", err)
+	}
+	update(t, x, func(tx index.Tx) error {
+		lacking[1].Chunks = chunks("a", "ccc")
+		_, err := tx.AddBlobs(lacking, future)
 		return err
 	})
 }
