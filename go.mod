@@ -52,6 +52,8 @@ require (
 	sigs.k8s.io/kustomize/kyaml v0.20.1
 )
 
+require golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d
+
 require (
 	cloud.google.com/go/longrunning v0.8.0 // indirect
 	github.com/99designs/gqlgen v0.17.89 // indirect

@@ -70,7 +70,7 @@ func (m *AtticCache) Run(
 	return summary.String(), errors.Join(failed...)
 }
 
-// Publish the cache server's image for amd64 and arm64, and return its reference with its digest.
+// Publish the cache server's image, or flywheel's, for amd64 and arm64, and return its reference with its digest.
 // +cache="never"
 func (m *AtticCache) PublishImage(
 	ctx context.Context,
@@ -82,13 +82,20 @@ func (m *AtticCache) PublishImage(
 	// Password or token at that registry.
 	// +optional
 	password *dagger.Secret,
+	// Publish flywheel's image instead of the server's.
+	// +optional
+	flywheel bool,
 ) (string, error) {
+	image := m.Image
+	if flywheel {
+		image = m.FlywheelImage
+	}
 	c := dag.Container()
 	if password != nil {
 		host, _, _ := strings.Cut(address, "/")
 		c = c.WithRegistryAuth(host, username, password)
 	}
 	return c.Publish(ctx, address, dagger.ContainerPublishOpts{
-		PlatformVariants: []*dagger.Container{m.Image("linux/amd64"), m.Image("linux/arm64")},
+		PlatformVariants: []*dagger.Container{image("linux/amd64"), image("linux/arm64")},
 	})
 }

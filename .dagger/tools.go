@@ -53,17 +53,31 @@ func (m *AtticCache) Image(
 	// +optional
 	platform dagger.Platform,
 ) *dagger.Container {
-	p := dagger.Platform(or(string(platform), hostPlatform()))
-	return dag.Container(dagger.ContainerOpts{Platform: p}).
-		WithFile("/cacheserver", m.command("./cacheserver/cmd/cacheserver", p), dagger.ContainerWithFileOpts{Permissions: 0o755}).
+	return m.image("cacheserver", "./cacheserver/cmd/cacheserver", "Nix binary cache over one deduplicating store", platform).
 		WithDirectory("/data", dag.Directory(), dagger.ContainerWithDirectoryOpts{Owner: user}).
-		WithUser(user).
-		WithEntrypoint([]string{"/cacheserver"}).
 		WithDefaultArgs([]string{"serve", "--listen", "0.0.0.0:8080", "--data", "/data"}).
 		WithDockerHealthcheck([]string{"/cacheserver", "health"}).
-		WithExposedPort(8080).
-		WithLabel("org.opencontainers.image.title", "attic-cache").
-		WithLabel("org.opencontainers.image.description", "Nix binary cache over one deduplicating store")
+		WithExposedPort(8080)
+}
+
+// The image of flywheel, for what it does on a cluster: one static binary that runs without root.
+func (m *AtticCache) FlywheelImage(
+	// Platform, such as linux/arm64.
+	// +optional
+	platform dagger.Platform,
+) *dagger.Container {
+	return m.image("flywheel", "./pipeline/cmd/flywheel", "A pipeline's stages, and a runner fleet's tokens", platform)
+}
+
+// image has one command and nothing else.
+func (m *AtticCache) image(command, pkg, description string, platform dagger.Platform) *dagger.Container {
+	p := dagger.Platform(or(string(platform), hostPlatform()))
+	return dag.Container(dagger.ContainerOpts{Platform: p}).
+		WithFile("/"+command, m.command(pkg, p), dagger.ContainerWithFileOpts{Permissions: 0o755}).
+		WithUser(user).
+		WithEntrypoint([]string{"/" + command}).
+		WithLabel("org.opencontainers.image.title", "attic-cache "+command).
+		WithLabel("org.opencontainers.image.description", description)
 }
 
 // The bundled cache server as a service on port 8080, with its data on a cache volume.

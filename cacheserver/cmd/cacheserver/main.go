@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	// The image has no certificates but these.
+	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 )

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	// The image has no certificates but these.
+	_ "golang.org/x/crypto/x509roots/fallback"
 	"golang.org/x/sys/unix"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
