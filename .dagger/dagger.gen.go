@@ -672,6 +672,20 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 				}
 			}
 			return (*AtticCache).Flywheel(&parent, platform), nil
+		case "FlywheelImage":
+			var parent AtticCache
+			err = json.Unmarshal(parentJSON, &parent)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", "failed to unmarshal parent object", err))
+			}
+			var platform dagger.Platform
+			if inputArgs["platform"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["platform"]), &platform)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg platform", err))
+				}
+			}
+			return (*AtticCache).FlywheelImage(&parent, platform), nil
 		case "Image":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
@@ -769,7 +783,14 @@ func invoke(ctx context.Context, parentJSON []byte, parentName string, fnName st
 					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg password", err))
 				}
 			}
-			return (*AtticCache).PublishImage(&parent, ctx, address, username, password)
+			var flywheel bool
+			if inputArgs["flywheel"] != nil {
+				err = json.Unmarshal([]byte(inputArgs["flywheel"]), &flywheel)
+				if err != nil {
+					panic(fmt.Errorf("%s: %w", "failed to unmarshal input arg flywheel", err))
+				}
+			}
+			return (*AtticCache).PublishImage(&parent, ctx, address, username, password, flywheel)
 		case "Push":
 			var parent AtticCache
 			err = json.Unmarshal(parentJSON, &parent)
