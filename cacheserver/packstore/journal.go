@@ -84,7 +84,6 @@ func (j *journal) append(r record) bool {
 	}
 	if j.f == nil {
 		if j.f = j.create(); j.f == nil {
-			j.broken = true
 			return false
 		}
 	}
@@ -125,19 +124,38 @@ func (j *journal) write(h *half, b []byte) error {
 	return err
 }
 
-// create returns nil where there can be no journal.
+// create returns nil where there can be no journal now.
 func (j *journal) create() *os.File {
 	f, err := os.CreateTemp(j.dir, journalPrefix)
 	if err != nil {
 		return nil
 	}
 	// The name must survive a crash before any record is counted on.
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || syncFile(j.dir) != nil {
+	if held, err := lockJournal(f); !held || err != nil || syncFile(j.dir) != nil {
 		_ = f.Close()
 		_ = os.Remove(f.Name())
 		return nil
 	}
 	return f
+}
+
+// lockJournal takes a journal for this process. It is false for one that another
+// has, or had until it removed it.
+func lockJournal(f *os.File) (bool, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Stat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(opened, named), err
 }
 
 // turn goes on with the other half, if that is free, and settles the packs of the
@@ -227,9 +245,7 @@ func replayJournal(path string, restore func(map[string][]byte) error) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil // it is in use
-	} else if err != nil {
+	if held, err := lockJournal(f); !held || err != nil {
 		return err
 	}
 	packs, err := readJournal(f)

@@ -150,3 +150,24 @@ func openOnly(t *testing.T, dir string) *os.File {
 	t.Cleanup(func() { _ = f.Close() })
 	return f
 }
+
+// Whoever opens a store may come upon a journal that was made a moment ago, or that
+// another is about to remove.
+func TestAJournalBelongsToOneProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j := &journal{dir: dir, settle: func([]string) error { return nil }}
+	if !j.put("a", []byte("12345")) {
+		t.Fatal("a record was not taken")
+	}
+	other := openOnly(t, dir)
+	if held, err := lockJournal(other); held || err != nil {
+		t.Errorf("a journal in use: %v, %v", held, err)
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := lockJournal(other); held || err != nil {
+		t.Errorf("a journal that was removed: %v, %v", held, err)
+	}
+}
