@@ -68,29 +68,31 @@ func newRecord(blob index.Blob, chunks []digest.Chunk, fn function, named digest
 // record makes blobs visible. When it returns nil, all of them survive a crash.
 func (d *Door) record(ctx context.Context, records []record) (blobs []index.Blob, err error) {
 	err = d.index.Update(ctx, func(tx index.Tx) error {
-		blobs, err = d.recordIn(tx, records)
-		return err
+		if blobs, err = tx.AddBlobs(newBlobs(records), d.expiry()); err != nil {
+			return err
+		}
+		return putAliases(tx, records, blobs)
 	})
 	return blobs, err
 }
 
-func (d *Door) recordIn(tx index.Tx, records []record) ([]index.Blob, error) {
-	list := make([]index.NewBlob, len(records))
+func newBlobs(records []record) []index.NewBlob {
+	blobs := make([]index.NewBlob, len(records))
 	for i, r := range records {
-		list[i] = index.NewBlob{Blob: r.blob, Chunks: r.chunks}
+		blobs[i] = index.NewBlob{Blob: r.blob, Chunks: r.chunks}
 	}
-	blobs, err := tx.AddBlobs(list, d.expiry())
-	if err != nil {
-		return nil, err
-	}
+	return blobs
+}
+
+func putAliases(tx index.Tx, records []record, blobs []index.Blob) error {
 	for i, r := range records {
 		for name, h := range r.aliases {
 			if err := tx.PutAlias(name, digest.Digest{Hash: h}, blobs[i].ID); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return blobs, nil
+	return nil
 }
 
 // ingest stores a blob from a stream and returns it. One that is not what was
@@ -187,17 +189,12 @@ func (d *Door) storeAll(ctx context.Context, blobs []whole) ([]index.Blob, error
 	}
 	var recorded []index.Blob
 	var locations map[digest.Hash]index.Location
-	if err := d.store.PutChunks(ctx, chunks, func(tx index.Tx, at map[digest.Hash]index.Location) (err error) {
-		for i, r := range records {
-			var size int64
-			for _, c := range r.chunks {
-				size += int64(at[c.Hash].Length)
-			}
-			records[i].blob.FileSize = size
-		}
-		locations = at
-		recorded, err = d.recordIn(tx, records)
-		return err
+	if err := d.store.PutChunks(ctx, chunks, cas.Record{
+		Blobs: newBlobs(records), Expires: d.expiry(),
+		Then: func(tx index.Tx, added []index.Blob, at map[digest.Hash]index.Location) error {
+			recorded, locations = added, at
+			return putAliases(tx, records, added)
+		},
 	}); err != nil {
 		return nil, err
 	}

@@ -25,17 +25,24 @@ import (
 type upload struct {
 	frames []pack.Frame
 	named  []digest.Hash // chunks that are stored, for record
-	record Record        // nil for none
+	record *Record       // nil for none
 	from   trace.Span    // of the request
 	bytes  int64
 	done   chan error
 }
 
-// Record names chunks in the change of the index that records them. at says where
-// they lie. It may be run again, as index.Index.Update says. What it changed stays
-// where it fails with index.ErrMissingChunks; with any other error it undoes the
-// change, which is others', too.
-type Record func(tx index.Tx, at map[digest.Hash]index.Location) error
+// Record is what an upload has recorded in the change of the index that records its
+// chunks.
+type Record struct {
+	// Blobs are made of the chunks. Their FileSize is filled in.
+	Blobs []index.NewBlob
+	// Expires is until when they live without a name.
+	Expires time.Time
+	// Then goes on with the change, unless it is nil. at says where the chunks lie. It
+	// may be run again, as index.Index.Update says, and its error undoes the change,
+	// which is others', too.
+	Then func(tx index.Tx, blobs []index.Blob, at map[digest.Hash]index.Location) error
+}
 
 // Reserve waits until n bytes of frames may be held in memory, and returns
 // what gives them back. It is to be called before they are read from a client.
@@ -68,14 +75,15 @@ func (s *Store) PutFrames(ctx context.Context, frames []pack.Frame) error {
 }
 
 // PutChunks stores those of the chunks that are not stored yet, and makes one
-// change of the index of that and of what record does: an upload of small blobs
-// waits for the disk once less than with PutFrames and a change of its own. chunks
-// have their bytes where frames have the packed ones.
+// change of the index of that and of the record: an upload of small blobs waits for
+// the disk once less than with PutFrames and a change of its own, and those that wait
+// together are recorded together. chunks have their bytes where frames have the
+// packed ones.
 //
 // index.ErrMissingChunks: one that was there was collected meanwhile, and to try
 // again helps.
 func (s *Store) PutChunks(ctx context.Context, chunks []pack.Frame, record Record) error {
-	u := &upload{record: record}
+	u := &upload{record: &record}
 	stored, err := s.worthPacking(ctx, chunks)
 	if err != nil {
 		return err
@@ -240,16 +248,59 @@ func (s *Store) writePack(ctx context.Context, group []*upload, ends []error) er
 				return err
 			}
 		}
-		for i, u := range group {
-			if u.record == nil {
-				continue
-			}
-			if ends[i] = u.record(tx, at); ends[i] != nil && !errors.Is(ends[i], index.ErrMissingChunks) {
-				return ends[i]
+		return recordAll(tx, group, at, ends)
+	})
+}
+
+// recordAll records the blobs of a group at once or, where one lacks a chunk, each
+// upload's by themselves.
+func recordAll(tx index.Tx, group []*upload, at map[digest.Hash]index.Location, ends []error) error {
+	var all []index.NewBlob
+	var expires time.Time
+	for _, u := range group {
+		if u.record == nil {
+			continue
+		}
+		for i, b := range u.record.Blobs {
+			u.record.Blobs[i].FileSize = frameBytes(b.Chunks, at)
+		}
+		all = append(all, u.record.Blobs...)
+		if u.record.Expires.After(expires) {
+			expires = u.record.Expires
+		}
+	}
+	added, err := tx.AddBlobs(all, expires)
+	together := err == nil
+	if err != nil && !errors.Is(err, index.ErrMissingChunks) {
+		return err
+	}
+	for i, u := range group {
+		if u.record == nil {
+			continue
+		}
+		var blobs []index.Blob
+		if together {
+			blobs, added = added[:len(u.record.Blobs)], added[len(u.record.Blobs):]
+		} else if blobs, ends[i] = tx.AddBlobs(u.record.Blobs, u.record.Expires); errors.Is(ends[i], index.ErrMissingChunks) {
+			continue
+		} else if ends[i] != nil {
+			return ends[i]
+		}
+		if u.record.Then != nil {
+			if err := u.record.Then(tx, blobs, at); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+// frameBytes is how long the frames of chunks are.
+func frameBytes(chunks []digest.Chunk, at map[digest.Hash]index.Location) (size int64) {
+	for _, c := range chunks {
+		size += int64(at[c.Hash].Length)
+	}
+	return size
 }
 
 // missingFrames returns the frames of the uploads whose chunks lie nowhere yet,

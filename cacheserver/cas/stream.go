@@ -60,10 +60,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, limit int64, sums ...hash.
 func (s *Store) PutWithoutFile(ctx context.Context, r io.Reader, limit int64, sums ...hash.Hash) (Stored, error) {
 	return s.put(ctx, r, limit, sums, func(ctx context.Context, chunks []digest.Chunk) (size int64, err error) {
 		at, err := s.located(ctx, hashes(chunks))
-		for _, c := range chunks {
-			size += int64(at[c.Hash].Length)
-		}
-		return size, err
+		return frameBytes(chunks, at), err
 	})
 }
 
