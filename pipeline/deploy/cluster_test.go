@@ -58,8 +58,16 @@ func newRealCluster(t *testing.T) *realCluster {
 	if mirror == "" {
 		t.Skip("the providers are not there: set TOFU_MIRROR to a file system mirror, as deploy/tofu/cluster-test does")
 	}
-	needTofu(t)
-	c := &realCluster{flywheel: filepath.Join(t.TempDir(), "flywheel"), tofurc: filepath.Join(t.TempDir(), "tofurc")}
+	tofu, err := filepath.Abs(needTofu(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	// A job finds it by its name, whatever TOFU calls it.
+	if err := os.Symlink(tofu, filepath.Join(bin, "tofu")); err != nil {
+		t.Fatal(err)
+	}
+	c := &realCluster{flywheel: filepath.Join(bin, "flywheel"), tofurc: filepath.Join(t.TempDir(), "tofurc")}
 	rc := fmt.Sprintf("provider_installation {\n  filesystem_mirror {\n    path = %q\n  }\n}\n", mirror)
 	if err := os.WriteFile(c.tofurc, []byte(rc), 0o600); err != nil {
 		t.Fatal(err)
@@ -68,7 +76,6 @@ func newRealCluster(t *testing.T) *realCluster {
 		t.Fatalf("building flywheel: %v\n%s", err, out)
 	}
 	kubeconfig := startCluster(t, program)
-	var err error
 	if c.config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +148,7 @@ func (c *realCluster) run(t *testing.T, kubeconfig string, state *gitlabState, a
 	cmd.WaitDelay = time.Minute
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{
-		"PATH=" + filepath.Dir(needTofu(t)) + ":" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "TMPDIR=" + cmd.Dir,
+		"PATH=" + filepath.Dir(c.flywheel) + ":" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "TMPDIR=" + cmd.Dir,
 		"KUBECONFIG=" + kubeconfig, "TF_CLI_CONFIG_FILE=" + c.tofurc,
 		"CI_API_V4_URL=" + state.URL + "/api/v4", "CI_PROJECT_ID=" + strconv.Itoa(projectID), "CI_JOB_TOKEN=job",
 	}
