@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -67,13 +68,8 @@ func (j *journal) put(name string, body []byte) (ok bool) {
 func (j *journal) forget(name string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, h := range j.halves {
-		for _, held := range h.packs {
-			if held == name {
-				j.append(record{name: name, gone: true})
-				return
-			}
-		}
+	if slices.Contains(j.halves[0].packs, name) || slices.Contains(j.halves[1].packs, name) {
+		j.append(record{name: name, gone: true})
 	}
 }
 
