@@ -255,6 +255,7 @@ func (s *Store) writePack(ctx context.Context, group []*upload, ends []error) er
 // recordAll records the blobs of a group at once or, where one lacks a chunk, each
 // upload's by themselves.
 func recordAll(tx index.Tx, group []*upload, at map[digest.Hash]index.Location, ends []error) error {
+	clear(ends) // of a change that is run again
 	var all []index.NewBlob
 	var expires time.Time
 	for _, u := range group {

@@ -83,4 +83,9 @@ func TestAnUploadThatLacksAChunkFailsAlone(t *testing.T) {
 	if located, err := idx.Locate(t.Context(), []digest.Hash{chunkOf("unnamed").Hash, chunkOf("second").Hash}); len(located) != 2 || err != nil {
 		t.Errorf("the chunks of the others: %v, %v", located, err)
 	}
+	// As a change leaves them that the index then runs again.
+	ends = []error{index.ErrMissingChunks, index.ErrMissingChunks}
+	if err := s.writePack(t.Context(), []*upload{group[0], group[3]}, ends); err != nil || errors.Join(ends...) != nil {
+		t.Errorf("run again: %v, %v", err, ends)
+	}
 }
