@@ -41,6 +41,17 @@ func serve(t *testing.T, answers map[string]any) *Client {
 
 type object map[string]any
 
+// gitLab starts one that has the project g/app, until the test ends.
+func gitLab(t *testing.T, has gitlabtest.Contents) *gitlabtest.Server {
+	t.Helper()
+	if has.Projects == nil {
+		has.Projects = map[string]gitlabtest.Project{"g/app": {ID: 3}}
+	}
+	s := gitlabtest.New(has)
+	t.Cleanup(s.Close)
+	return s
+}
+
 // writer may write notes, and no more.
 func writer(user int) gitlabtest.Token {
 	return gitlabtest.Token{User: user, Role: gitlabtest.Developer, Scopes: []string{"api"}}
@@ -50,9 +61,7 @@ func writer(user int) gitlabtest.Token {
 // bury it in notes otherwise.
 func TestANoteIsWrittenOnce(t *testing.T) {
 	t.Parallel()
-	s := gitlabtest.New()
-	t.Cleanup(s.Close)
-	s.Tokens["token"], s.Projects["g/app"], s.PageSize = writer(1), gitlabtest.Project{ID: 3}, 1
+	s := gitLab(t, gitlabtest.Contents{Tokens: map[string]gitlabtest.Token{"token": writer(1)}, PageSize: 1})
 	c, err := New(s.URL, "token")
 	if err != nil {
 		t.Fatal(err)
@@ -85,9 +94,7 @@ func TestANoteIsWrittenOnce(t *testing.T) {
 // what the one before wrote.
 func TestTheNoteOfATokenBeforeDoesNotStopAnother(t *testing.T) {
 	t.Parallel()
-	s := gitlabtest.New()
-	t.Cleanup(s.Close)
-	s.Tokens["token"], s.Projects["g/app"] = writer(1), gitlabtest.Project{ID: 3}
+	s := gitLab(t, gitlabtest.Contents{Tokens: map[string]gitlabtest.Token{"token": writer(1)}})
 	s.AddNote("g/app", 7, 2, "<!-- plan -->\ntheirs")
 	c, err := New(s.URL, "token")
 	if err != nil {
@@ -107,14 +114,11 @@ func TestTheNoteOfATokenBeforeDoesNotStopAnother(t *testing.T) {
 // writes notes.
 func TestTokensThatAreRefused(t *testing.T) {
 	t.Parallel()
-	s := gitlabtest.New()
-	t.Cleanup(s.Close)
-	s.Projects["g/app"] = gitlabtest.Project{ID: 3}
-	s.Tokens = map[string]gitlabtest.Token{
+	s := gitLab(t, gitlabtest.Contents{Tokens: map[string]gitlabtest.Token{
 		"expired": {Refused: "expired"}, "revoked": {Refused: "revoked"},
 		"reader": {Role: gitlabtest.Maintainer, Scopes: []string{"read_api"}}, "narrow": {Scopes: []string{"read_user"}},
 		"developer": writer(1),
-	}
+	}})
 	note := func(c *Client) error { return c.Note(t.Context(), "g/app", 7, "plan", "text") }
 	look := func(c *Client) error { _, err := c.Project(t.Context(), "g/app"); return err }
 	online := func(c *Client) error {
@@ -149,10 +153,10 @@ func TestTokensThatAreRefused(t *testing.T) {
 // A job needs all of its tags on one runner.
 func TestOnlineRunnersAreFoundByAllTheirTags(t *testing.T) {
 	t.Parallel()
-	s := gitlabtest.New()
-	t.Cleanup(s.Close)
-	s.Tokens["token"] = gitlabtest.Token{Role: gitlabtest.Maintainer, Scopes: []string{"read_api"}}
-	s.Projects["g/app"] = gitlabtest.Project{ID: 3, GroupRunners: [][]string{{"nix", "flakes", "more"}, {"docker"}, {"linux"}}}
+	s := gitLab(t, gitlabtest.Contents{
+		Tokens:   map[string]gitlabtest.Token{"token": {Role: gitlabtest.Maintainer, Scopes: []string{"read_api"}}},
+		Projects: map[string]gitlabtest.Project{"g/app": {ID: 3, GroupRunners: [][]string{{"nix", "flakes", "more"}, {"docker"}, {"linux"}}}},
+	})
 	c, err := New(s.URL, "token")
 	if err != nil {
 		t.Fatal(err)

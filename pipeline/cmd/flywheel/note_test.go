@@ -20,9 +20,10 @@ import (
 // that takes its notes.
 func mergeRequest(t *testing.T, token gitlabtest.Token) (*deployment, *gitlabtest.Server) {
 	t.Helper()
-	s := gitlabtest.New()
+	s := gitlabtest.New(gitlabtest.Contents{
+		Tokens: map[string]gitlabtest.Token{"glpat": token}, Projects: map[string]gitlabtest.Project{"g/app": {ID: 3}},
+	})
 	t.Cleanup(s.Close)
-	s.Tokens["glpat"], s.Projects["g/app"] = token, gitlabtest.Project{ID: 3}
 	variables := map[string]string{
 		"CI_SERVER_URL": s.URL, "CI_MERGE_REQUEST_PROJECT_PATH": "g/app", "CI_MERGE_REQUEST_IID": "7", gitlabTokenVariable: "glpat",
 	}

@@ -20,21 +20,22 @@ func cmdGitLab(ts *testscript.TestScript, neg bool, args []string) {
 	s := stateOf(ts)
 	switch {
 	case !neg && len(args) == 0 && s.gitlab == nil:
-		s.gitlab = gitlabtest.New()
-		s.gitlab.Tokens = map[string]gitlabtest.Token{
-			"maintainer": {Role: gitlabtest.Maintainer, Scopes: []string{"read_api"}},
-			"developer":  {Role: gitlabtest.Developer, Scopes: []string{"read_api"}},
-			"narrow":     {Role: gitlabtest.Maintainer, Scopes: []string{"read_user"}},
-			"expired":    {Refused: "expired"},
-			"revoked":    {Refused: "revoked"},
-		}
 		online := [][]string{{"docker", "linux", "amd64"}, {"nix", "flakes"}}
-		s.gitlab.Projects = map[string]gitlabtest.Project{
-			"group/app": {ID: 1, GroupRunners: online},
-			"group/off": {ID: 2, GroupRunners: online, NoGroup: true, NoJobs: true},
-			"group/far": {ID: 3, GroupRunners: [][]string{{"docker"}}},
-			"group/old": {ID: 4, GroupRunners: online, Archived: true},
-		}
+		s.gitlab = gitlabtest.New(gitlabtest.Contents{
+			Tokens: map[string]gitlabtest.Token{
+				"maintainer": {Role: gitlabtest.Maintainer, Scopes: []string{"read_api"}},
+				"developer":  {Role: gitlabtest.Developer, Scopes: []string{"read_api"}},
+				"narrow":     {Role: gitlabtest.Maintainer, Scopes: []string{"read_user"}},
+				"expired":    {Refused: "expired"},
+				"revoked":    {Refused: "revoked"},
+			},
+			Projects: map[string]gitlabtest.Project{
+				"group/app": {ID: 1, GroupRunners: online},
+				"group/off": {ID: 2, GroupRunners: online, NoGroup: true, NoJobs: true},
+				"group/far": {ID: 3, GroupRunners: [][]string{{"docker"}}},
+				"group/old": {ID: 4, GroupRunners: online, Archived: true},
+			},
+		})
 		ts.Setenv("gitlab", s.gitlab.URL)
 	case !neg && len(args) == 1 && args[0] == "asked" && s.gitlab != nil:
 		if faults, sent := s.gitlab.Faults(), s.gitlab.Sent(); len(faults)+len(sent) > 0 {

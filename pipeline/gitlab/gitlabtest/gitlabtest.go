@@ -49,13 +49,18 @@ type Note struct {
 	Body   string
 }
 
-// Server is a GitLab. Its maps are to be filled before it is asked.
-type Server struct {
-	*httptest.Server
+// Contents are what a GitLab has when it starts.
+type Contents struct {
 	Tokens   map[string]Token
 	Projects map[string]Project // by path
 	// PageSize bounds pages below what a client asks for; 0: it does not.
 	PageSize int
+}
+
+// Server is a GitLab.
+type Server struct {
+	*httptest.Server
+	has Contents
 
 	mu     sync.Mutex
 	notes  map[string][]Note // by project and merge request
@@ -63,9 +68,10 @@ type Server struct {
 	faults []string
 }
 
-// New starts a server, to be closed.
-func New() *Server {
-	s := &Server{Tokens: map[string]Token{}, Projects: map[string]Project{}, notes: map[string][]Note{}}
+// New starts a server, to be closed. It takes its contents at once, since whoever
+// asks may be another process, whose requests the race detector sees no cause of.
+func New(has Contents) *Server {
+	s := &Server{has: has, notes: map[string][]Note{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	return s
 }
@@ -123,7 +129,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	q := request{r: r, w: w}
 	var known bool
-	switch q.token, known = s.Tokens[r.Header.Get("Private-Token")]; {
+	switch q.token, known = s.has.Tokens[r.Header.Get("Private-Token")]; {
 	case !known:
 		q.refuse(http.StatusUnauthorized, "message", "401 Unauthorized")
 		return
@@ -151,7 +157,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.fault(q, err.Error())
 		return
 	}
-	for path, p := range s.Projects {
+	for path, p := range s.has.Projects {
 		if path == name || strconv.Itoa(p.ID) == name {
 			q.path, q.project = path, p
 		}
@@ -251,7 +257,7 @@ func (s *Server) page(q request, notes []Note) {
 		}
 		return n
 	}
-	size, page := min(number("per_page", 20), cmp.Or(s.PageSize, 100)), number("page", 1)
+	size, page := min(number("per_page", 20), cmp.Or(s.has.PageSize, 100)), number("page", 1)
 	all := []map[string]any{}
 	for _, n := range slices.Backward(notes) {
 		all = append(all, map[string]any{"id": n.ID, "body": n.Body, "author": map[string]any{"id": n.Author}})
