@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
@@ -24,6 +25,15 @@ func (l *chunkList) see(c digest.Chunk) {
 
 // same is true after the last row if it was the same list.
 func (l *chunkList) same() bool { return !l.differs && l.seen == len(l.want) }
+
+// firstPlaces is where each blob of a list stands first.
+func firstPlaces(blobs []NewBlob) map[digest.Digest]int {
+	at := make(map[digest.Digest]int, len(blobs))
+	for i, b := range slices.Backward(blobs) {
+		at[b.Digest] = i
+	}
+	return at
+}
 
 // beginHeld is the expiry and the ID that a page of held blobs follows.
 func beginHeld(now time.Time, after HeldBlob) (expires, id int64) {

@@ -117,10 +117,10 @@ func (t *sqliteTx) fresh(blobs []NewBlob) ([]int, error) {
 	if len(blobs) < 2 {
 		return nil, nil
 	}
-	at := make(map[digest.Digest]int, len(blobs))
+	at := firstPlaces(blobs)
 	digests := make([]digest.Digest, len(blobs))
-	for i, b := range slices.Backward(blobs) {
-		at[b.Digest], digests[i] = i, b.Digest
+	for i, b := range blobs {
+		digests[i] = b.Digest
 	}
 	if err := t.each(func(scan func(...any) error) error {
 		var hash []byte

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 )
 
@@ -25,6 +27,7 @@ var races = suite{
 	"AReferrerAndItsReferenceComeAndGo":     raceChain,
 	"ManyHandlesChangeTheSameRowsUnharmed":  raceManyHandles,
 	"ASweepAndACollectionOfPathsGoTogether": raceSweeps,
+	"BlobsAreRecordedTogether":              raceBlobsTogether,
 }
 
 // both runs two changes at once, each by a handle of its own.
@@ -279,6 +282,54 @@ func raceChain(t *testing.T, x index.Index, reopen func() index.Index) {
 		}
 		return nil
 	})
+}
+
+// raceBlobsTogether has servers record lists that share most of their blobs, each in
+// an order of its own.
+func raceBlobsTogether(t *testing.T, x index.Index, reopen func() index.Index) {
+	const handles, turns, each = 4, 8, 30
+	addPack(t, x, "p", "a", "bb", "ccc")
+	lists := [][]digest.Chunk{chunks("a"), chunks("bb", "a"), chunks("ccc", "a", "bb")}
+	var g errgroup.Group
+	for h := range handles {
+		x, random := reopen(), rand.New(rand.NewPCG(uint64(h), 1))
+		g.Go(func() error {
+			for turn := range turns {
+				list := []index.NewBlob{{Blob: blob(fmt.Sprintf("own-%d-%d", h, turn)), Chunks: lists[0]}}
+				for i := range each {
+					list = append(list, index.NewBlob{Blob: blob(fmt.Sprintf("blob-%d-%d", turn, i)), Chunks: lists[i%len(lists)]})
+				}
+				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+				if err := change(x, func(tx index.Tx) error {
+					added, err := tx.AddBlobs(list, future)
+					for i, b := range added {
+						if b.ID == 0 || b.Digest != list[i].Digest {
+							return fmt.Errorf("%s was recorded as %+v", list[i].Digest, b)
+						}
+					}
+					return err
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	u, err := x.Usage(t.Context())
+	must(t, err)
+	if u.Blobs != handles*turns+turns*each {
+		t.Errorf("%+v", u)
+	}
+	for i := range each {
+		b, err := x.Blob(t.Context(), blob(fmt.Sprintf("blob-0-%d", i)).Digest)
+		must(t, err)
+		got, err := x.Chunks(t.Context(), b.ID, 0, 10)
+		must(t, err)
+		if !slices.EqualFunc(got, lists[i%len(lists)], func(l index.Location, c digest.Chunk) bool { return l.Chunk == c }) {
+			t.Errorf("blob %d has %v", i, got)
+		}
+	}
 }
 
 func raceManyHandles(t *testing.T, x index.Index, reopen func() index.Index) {
