@@ -173,9 +173,9 @@ func (d *Door) openRun(ctx context.Context, chunks []index.Location) (r io.ReadC
 	}
 }
 
-// damaged makes a pack that is gone or too short what it is to a reader: damage.
+// damaged makes a pack that cannot be read what it is to a reader: damage.
 func damaged(l index.Location, err error) error {
-	if lost(err) || errors.Is(err, io.EOF) {
+	if packstore.Unreadable(err) {
 		return &cas.DamagedError{Chunk: l.Hash, Pack: l.Pack, Err: err}
 	}
 	return err

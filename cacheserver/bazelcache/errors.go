@@ -119,8 +119,3 @@ func (v verdict) grpcStatus() *status.Status {
 	}
 	return s
 }
-
-// lost is true when a pack is gone or too short.
-func lost(err error) bool {
-	return errors.Is(err, packstore.ErrNotFound) || errors.Is(err, io.ErrUnexpectedEOF)
-}

@@ -277,10 +277,10 @@ func (p *packReader) at(ctx context.Context, next []index.Location, buf []byte) 
 	return buf, nil
 }
 
-// damaged makes a pack that is gone or too short what it is to a reader of the
-// store: damage. Other errors stay what they are.
+// damaged makes a pack that cannot be read what it is to a reader of the store:
+// damage. Other errors stay what they are.
 func damaged(l index.Location, err error) error {
-	if errors.Is(err, packstore.ErrNotFound) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if packstore.Unreadable(err) {
 		return &DamagedError{l.Hash, l.Pack, err}
 	}
 	return fmt.Errorf("reading chunk %s: %w", l.Hash, err)

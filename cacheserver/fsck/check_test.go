@@ -185,6 +185,32 @@ func TestLostPacks(t *testing.T) {
 	}
 }
 
+// Bad sectors are damage of what lies there, which ends no check and is left by a
+// collection; the next push writes elsewhere.
+func TestBadSectors(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, r *rig) {
+		p, other := newPath("a", words(3000, "1"), words(2000, "2")), newPath("b", words(9001, "3"))
+		r.push(t, p, other)
+		r.packs.bad = r.locate(t, p.frames[0].Hash).Pack
+		got := r.check(t, false)
+		wantChunks(t, got, p.hashes()...)
+		wantPaths(t, got, p)
+		r.wantServed(t, other)
+		if r.served(p) == nil {
+			t.Error("what cannot be read is served")
+		}
+		_, err := r.store.Compact(t.Context(), []string{r.packs.bad})
+		wantErr(t, err, cas.ErrDamaged)
+		got = r.check(t, true)
+		wantPaths(t, got, p)
+		if sent := r.push(t, p); sent != len(p.frames) {
+			t.Errorf("%d chunks were sent, want %d", sent, len(p.frames))
+		}
+		r.wantServed(t, p, other)
+	})
+}
+
 // A storage or an index that cannot be reached is no damage, and nothing is
 // dropped for it.
 func TestWhatCannotBeReachedIsNotDamaged(t *testing.T) {

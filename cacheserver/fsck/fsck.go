@@ -35,6 +35,7 @@ type Report struct {
 	Damaged  []*cas.DamagedError // chunks that are not what was stored
 	Tables   []string            // packs that no longer describe themselves; their chunks were checked by the index
 	Unknown  []string            // packs that the index does not know
+	Foreign  int64               // how many of those collection leaves: from before the index, or not by a server
 	BadPacks []string            // of those, the ones that cannot be read
 
 	Paths []index.PathName // that the damage hits; after a repair, those that were dropped
@@ -47,8 +48,8 @@ type Report struct {
 }
 
 // Good is true when nothing was found that a repair would have to mend. Packs
-// that the index does not know do no harm: collection deletes them, but for those
-// that are older than the index.
+// that the index does not know do no harm: collection deletes them, and leaves those
+// that are older than the index, which was lost then.
 func (r *Report) Good() bool { return len(r.Damaged) == 0 && len(r.Tables) == 0 }
 
 // Progress is how far a check has come.
@@ -118,9 +119,18 @@ func (c *Checker) check(ctx context.Context, r *Report) error {
 			c.Progress(Progress{Packs: r.Packs, Total: total, Damaged: int64(len(r.Damaged))})
 		}
 	}
+	began, err := c.Index.Began(ctx)
+	if err != nil {
+		return err
+	}
 	for name := range sizes {
-		if made, ok := cas.PackTime(name); !ok || time.Since(made) > settling {
-			r.Unknown = append(r.Unknown, name)
+		made, ours := cas.PackTime(name)
+		if ours && time.Since(made) <= settling {
+			continue
+		}
+		r.Unknown = append(r.Unknown, name)
+		if !ours || made.Before(began) {
+			r.Foreign++
 		}
 	}
 	slices.Sort(r.Unknown)
@@ -171,7 +181,7 @@ func describes(entries []pack.Entry, chunks []index.Location) bool {
 // table reads the table of a pack. pack.ErrDamaged: it cannot be one.
 func (c *Checker) table(ctx context.Context, name string, size int64) ([]pack.Entry, error) {
 	entries, err := pack.ReadTable(readerAt{ctx, c.Packs, name}, size)
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, packstore.ErrNotFound) {
+	if packstore.Unreadable(err) {
 		err = fmt.Errorf("%w: %w", pack.ErrDamaged, err)
 	}
 	return entries, err

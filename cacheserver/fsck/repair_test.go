@@ -196,6 +196,7 @@ func TestALostIndex(t *testing.T) {
 			before.flip(t, "allbad", entry.Offset+9)
 		}
 		loseIndex(t, dir)
+		time.Sleep(time.Second)
 
 		r := openAt(t, dir)
 		for _, p := range paths {
@@ -206,11 +207,15 @@ func TestALostIndex(t *testing.T) {
 		if got := r.check(t, false); len(got.Unknown) != 3 { // those of other names; the others are young
 			t.Errorf("at once: %s", text(got))
 		}
+		time.Sleep(time.Second)
+		orphan := packNameAt(time.Now())
+		r.put(t, orphan, newPath("orphan", words(300, "8")).frames...)
 		time.Sleep(16 * time.Minute)
 		got := r.check(t, false)
-		if len(got.Unknown) != 6 || !got.Good() || got.Packs != 0 {
+		if len(got.Unknown) != 7 || got.Foreign != 6 || !got.Good() || got.Packs != 0 {
 			t.Errorf("%s", text(got))
 		}
+		must(t, r.packs.Delete(t.Context(), orphan))
 		if u := r.usage(t); u != (index.Usage{}) {
 			t.Errorf("a check has recorded %+v", u)
 		}

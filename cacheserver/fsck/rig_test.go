@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -63,13 +65,26 @@ func (f *fault) at(call string) error {
 type packs struct {
 	packstore.Store
 	fault fault
+	// bad is a pack on sectors that the disk reads no more.
+	bad string
+}
+
+// sectors read as bad ones do.
+type sectors struct{ io.ReadCloser }
+
+func (sectors) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: "pack", Err: syscall.EIO}
 }
 
 func (p *packs) Open(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
 	if err := p.fault.at("Open"); err != nil {
 		return nil, err
 	}
-	return p.Store.Open(ctx, name, offset, length)
+	r, err := p.Store.Open(ctx, name, offset, length)
+	if err == nil && name == p.bad {
+		r = sectors{r}
+	}
+	return r, err
 }
 
 func (p *packs) Size(ctx context.Context, name string) (int64, error) {

@@ -36,7 +36,7 @@ func (d *Door) send(w http.ResponseWriter, r *http.Request, c *cache, n *nar, st
 	if checked {
 		sent, err = d.sendExtents(r.Context(), w, begin, c, n, rng)
 		// Reading with care tells which chunk is gone, and whom that hits.
-		checked = begun || !lost(err)
+		checked = begun || !packstore.Unreadable(err)
 	}
 	if !checked {
 		sent, err = d.store.WriteChecked(r.Context(), &beginner{begin, w}, n.Blob, rng.start, rng.length)
@@ -54,7 +54,7 @@ func (d *Door) send(w http.ResponseWriter, r *http.Request, c *cache, n *nar, st
 	case errors.Is(err, cas.ErrDamaged):
 		n.checked.Store(0)
 		d.reportDamage(r.Context(), err)
-	case lost(err):
+	case packstore.Unreadable(err):
 		n.checked.Store(0)
 	case !begun && (errors.Is(err, index.ErrNotFound) || errors.As(err, &collected)):
 		d.nars.Remove(narKey{c.ID, n.Hash})
@@ -73,11 +73,6 @@ func (d *Door) breakOff(r *http.Request, sent int64, err error) error {
 		d.log.Error("sending a file", "path", r.URL.Path, "sent", sent, "error", err)
 	}
 	panic(http.ErrAbortHandler)
-}
-
-// lost is true when a pack is gone or too short.
-func lost(err error) bool {
-	return errors.Is(err, packstore.ErrNotFound) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // beginner sends the status with the first byte, not before.

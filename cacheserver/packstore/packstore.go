@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,18 @@ var ErrNoSpace = errors.New("no space left in the pack store")
 // ErrUnavailable is wrapped when the storage cannot be reached now. Trying again
 // later may help, and needs no restart.
 var ErrUnavailable = errors.New("the pack store cannot be reached")
+
+// Unreadable is true of an error of reading that says that a pack is gone, was cut
+// off, or lies where its disk reads no more: trying again does not help, and what
+// was stored there is lost.
+func Unreadable(err error) bool {
+	for _, lost := range []error{ErrNotFound, io.EOF, io.ErrUnexpectedEOF, syscall.EIO} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	return false
+}
 
 // Store is what every engine that holds packs does. All methods may be called
 // at the same time, and from several processes over the same storage.

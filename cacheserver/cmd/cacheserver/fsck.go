@@ -93,8 +93,11 @@ func printCheck(out io.Writer, r *fsck.Report, repair bool) {
 	for _, name := range r.Tables {
 		fmt.Fprintf(out, "damaged   the table of pack %s\n", name)
 	}
-	if n := len(r.Unknown); n > 0 && !repair {
+	if n := int64(len(r.Unknown)) - r.Foreign; n > 0 && !repair {
 		fmt.Fprintf(out, "unknown   %d packs are not in the index: collection deletes them, --repair records them\n", n)
+	}
+	if r.Foreign > 0 && !repair {
+		fmt.Fprintf(out, "unknown   %d packs are from before the index, as after one was lost: collection leaves them, --repair records them\n", r.Foreign)
 	}
 	for _, name := range r.BadPacks {
 		fmt.Fprintf(out, "unknown   pack %s, which cannot be read\n", name)
