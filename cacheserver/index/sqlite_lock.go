@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 )
 
 var validLock = regexp.MustCompile(`^[a-z0-9-]+$`)
 
-// Lock implements Index by a lock on a file of its own beside the database. The
-// file stays: whoever deletes it may delete what another has just locked. lost
+// Lock implements Index by a lock on a file of its own beside the database. lost
 // is never closed, as the kernel takes no lock away.
 func (x *SQLite) Lock(ctx context.Context, name string) (lost <-chan struct{}, unlock func(), err error) {
 	defer func() {
@@ -28,17 +26,11 @@ func (x *SQLite) Lock(ctx context.Context, name string) (lost <-chan struct{}, u
 	if !validLock.MatchString(name) {
 		return nil, nil, errors.New("a lock's name is of a-z, 0-9 and dashes")
 	}
-	f, err := os.OpenFile(x.file+"-lock-"+name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, nil, err
+	f, err := filelock.Open(x.file + "-lock-" + name)
+	if errors.Is(err, filelock.ErrHeld) {
+		err = ErrLocked
 	}
-	// The lock is the open file's, so it excludes this process's other handles,
-	// too, and ends with the process.
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrLocked
-		}
+	if err != nil {
 		return nil, nil, err
 	}
 	// A file that nothing refers to is closed when its memory is reclaimed.

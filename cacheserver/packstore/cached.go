@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
+
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 )
 
 const (
@@ -119,18 +120,11 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
+	f, err := filelock.Open(filepath.Join(dir, "lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, errors.New("another cache is open in it: give each a directory of its own")
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.New("another cache is open in it: give each a directory of its own")
-		}
-		return nil, fmt.Errorf("locking it: %w", err)
-	}
-	return f, nil
+	return f, err
 }
 
 // Close ends what is being fetched, and waits for it. Readers that are open fail

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 )
 
 const (
@@ -138,7 +138,7 @@ func (j *journal) create() *os.File {
 // lockJournal takes a journal for this process. It is false for one that another
 // has, or had until it removed it.
 func lockJournal(f *os.File) (bool, error) {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := filelock.Take(f); errors.Is(err, filelock.ErrHeld) {
 		return false, nil
 	} else if err != nil {
 		return false, err

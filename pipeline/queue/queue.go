@@ -21,8 +21,7 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/atomicfile"
 )
 
@@ -86,18 +85,14 @@ func Open(dir, store, cache string) (*Queue, error) {
 		file: filepath.Join(dir, hex.EncodeToString(sum[:8])+".json"), store: store, cache: cache,
 		unfinished: map[string]bool{},
 	}
-	lock, err := os.OpenFile(q.file+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := filelock.Open(q.file + ".lock")
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fmt.Errorf("%w: %s is locked", ErrLocked, q.file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the queue: %w", err)
 	}
 	q.lock = lock
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s is locked", ErrLocked, q.file)
-		}
-		return nil, fmt.Errorf("locking the queue: %w", err)
-	}
 	if err := q.read(); err != nil {
 		_ = lock.Close()
 		return nil, err

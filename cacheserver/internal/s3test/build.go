@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 )
 
 // program is a server that is built from source, at the version that the go.mod
@@ -111,23 +111,17 @@ func cacheDir() (string, error) {
 
 // lock waits until no other process builds the same.
 func lock(ctx context.Context, file string) (unlock func(), err error) {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		f, err := filelock.Open(file)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			_ = f.Close()
-			return nil, fmt.Errorf("locking %s: %w", file, err)
+		if !errors.Is(err, filelock.ErrHeld) {
+			return nil, err
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
-			_ = f.Close()
 			return nil, fmt.Errorf("waiting for another process that builds the same: %w", ctx.Err())
 		}
 	}
