@@ -1,9 +1,6 @@
 package cacheserver
 
-import (
-	"net/http"
-	"time"
-)
+import "time"
 
 // DefaultDrainTime is how long requests under way may take to end once a server
 // is told to stop.
@@ -24,8 +21,8 @@ type Limits struct {
 	HeaderBytes int64         // of a request's headers
 	HeaderTime  time.Duration // from a connection's first byte to a request's headers
 	IdleTime    time.Duration // between two requests of a connection
-	// Uploads is how many HTTP requests with bodies are worked on at a time; those
-	// of gRPC have the limit of their connection.
+	// Uploads is how many HTTP requests with bodies, and calls of gRPC that store
+	// something, are worked on at a time.
 	Uploads int
 }
 
@@ -49,37 +46,4 @@ func (l Limits) orDefault() Limits {
 		l.Uploads = d.Uploads
 	}
 	return l
-}
-
-// uploadPatience is how long a request waits for its turn.
-const uploadPatience = 20 * time.Second
-
-// limitUploads lets so many requests with bodies through at a time. The others
-// wait, unread, so that their clients do, too; what waits for too long is refused,
-// to be tried again.
-func limitUploads(limit int, next http.Handler) http.Handler {
-	places := make(chan struct{}, limit)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 || isGRPC(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			late := time.NewTimer(uploadPatience)
-			defer late.Stop()
-			select {
-			case places <- struct{}{}:
-			case <-late.C:
-				w.Header().Set("Retry-After", "5")
-				http.Error(w, "too many uploads at a time: try again", http.StatusServiceUnavailable)
-				return
-			case <-r.Context().Done():
-				return
-			}
-		}
-		defer func() { <-places }()
-		next.ServeHTTP(w, r)
-	})
 }

@@ -42,6 +42,7 @@ type Server struct {
 	bazel     *bazelcache.Door
 	ready     *readiness
 	observed  *observed
+	uploads   uploads
 }
 
 // Open opens the engines, makes the default cache at the first start, and sees to
@@ -73,14 +74,18 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
+	places := newUploads(c.Limits.Uploads)
 	s := &Server{
-		Engines: e, config: c, publicKey: publicKey, callers: callers,
+		Engines: e, config: c, publicKey: publicKey, callers: callers, uploads: places,
 		door: nixcache.New(e.Store, e.Index, nixcache.Config{
 			DefaultCache: DefaultCache, PublicURL: c.PublicURL, Redirect: c.Redirect, Upstreams: upstreamsOf(c.Caches), Log: c.Log,
 		}),
 		bazel: bazelcache.New(e.Store, e.Index, bazelcache.Config{
 			Retention: c.Policy.HoldTime, Log: c.Log, Authorize: authorizeBazel(callers),
-			Options: []grpc.ServerOption{grpc.StatsHandler(callLog{c.Log, callers}), c.observer.GRPC()},
+			Options: []grpc.ServerOption{
+				grpc.StatsHandler(callLog{c.Log, callers}), c.observer.GRPC(),
+				grpc.ChainUnaryInterceptor(places.unary), grpc.ChainStreamInterceptor(places.stream),
+			},
 		}),
 		ready: newReadiness(e),
 	}
@@ -131,7 +136,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	doors := atDoor(doorBazel, s.bazel.Handler(atDoor(doorNix, s.door.Handler())))
 	doors = atDoor(doorPage, s.observed.pages.Handler(doors))
-	mux.Handle("/", limitUploads(s.config.Limits.Uploads, s.callers.Middleware(withCaller(doors))))
+	mux.Handle("/", s.uploads.handler(s.callers.Middleware(withCaller(doors))))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")

@@ -79,7 +79,7 @@ func (s *Settings) table() []section {
 			{Name: "max-header-size", Group: Serving, Value: Size(&c.Limits.HeaderBytes), Help: "how long a request's headers may be"},
 			{Name: "header-time", Group: Serving, Value: duration(&c.Limits.HeaderTime), Help: "how long they may take to come"},
 			{Name: "idle-time", Group: Serving, Value: duration(&c.Limits.IdleTime), Help: "how long a connection may do nothing"},
-			{Name: "max-uploads", Group: Serving, Value: count(&c.Limits.Uploads, 1), Help: "how many HTTP requests with bodies are worked on at a time; others wait"},
+			{Name: "max-uploads", Group: Serving, Value: count(&c.Limits.Uploads, 1), Help: "how many uploads, of whatever protocol, are worked on at a time; others wait"},
 			{Name: "drain-delay", Group: Serving, Value: duration(&c.Drain.Delay), Help: "how long to go on serving after SIGTERM, so that load balancers see that /readyz says no"},
 			{Name: "drain-time", Group: Serving, Value: duration(&c.Drain.Time), Help: "how long requests under way may take to end then"},
 		}},
