@@ -3,10 +3,14 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+
+	"golang.org/x/sync/errgroup"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 )
@@ -19,7 +23,7 @@ type Server struct {
 
 	server *cacheserver.Server
 	stop   context.CancelFunc
-	done   chan error
+	work   errgroup.Group
 }
 
 // Start starts a server, which is to be closed. It outlives ctx: an interrupted run
@@ -35,13 +39,17 @@ func Start(ctx context.Context, c cacheserver.Config) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("listening on the loopback interface: %w", err), server.Close())
 	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Server{URL: "http://" + l.Addr().String(), server: server, stop: stop, done: make(chan error, 1)}
-	go func() { s.done <- server.Serve(serving, l) }()
+	s := &Server{URL: "http://" + l.Addr().String(), server: server, stop: stop}
+	s.work.Go(func() error { return server.Serve(serving, l) })
+	s.work.Go(func() error {
+		s.collect(serving, c.Data, cmp.Or(c.Log, slog.New(slog.DiscardHandler)))
+		return nil
+	})
 	return s, nil
 }
 
 // Close lets requests under way end, and closes the server's data.
 func (s *Server) Close() error {
 	s.stop()
-	return errors.Join(<-s.done, s.server.Close())
+	return errors.Join(s.work.Wait(), s.server.Close())
 }

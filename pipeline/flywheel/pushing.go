@@ -216,10 +216,13 @@ func (r *run) sendAll(ctx context.Context, infos []nix.PathInfo, report *Report)
 	}
 	r.await(ctx, step)
 	report.Missing = r.pusher.Missing()
-	if n := len(report.Missing); n > 0 {
-		r.console.fail(step, began, "%s, %d of them missing in the cache", count(len(infos), "path"), n)
-	} else {
-		r.console.step(step, began, "%s, all in the cache", count(len(infos), "path"))
+	switch paths, n := count(len(infos), "path"), len(report.Missing); {
+	case n > 0:
+		r.console.fail(step, began, "%s, %d of them missing in the cache", paths, n)
+	case len(infos) == 0:
+		r.console.step(step, began, "nothing to push")
+	default:
+		r.console.step(step, began, "%s, all in the cache", paths)
 	}
 	if text := leftOut(left); text != "" {
 		r.console.note("left out: %s", text)
