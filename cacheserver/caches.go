@@ -131,7 +131,12 @@ func (d DeclaredCache) reconcile(ctx context.Context, idx index.Index, storeDir 
 	if !d.Apply(&there) {
 		return nil
 	}
-	if err := idx.Update(ctx, func(tx index.Tx) error { return tx.UpdateCache(there) }); err != nil {
+	if err := idx.Update(ctx, func(tx index.Tx) error {
+		return tx.UpdateCache(there.ID, func(c *index.Cache) error {
+			d.Apply(c)
+			return nil
+		})
+	}); err != nil {
 		return err
 	}
 	log.Info("cache configured", "cache", d.Name, "by", "configuration")

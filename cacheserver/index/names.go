@@ -76,9 +76,10 @@ type Names interface {
 
 // NamesTx is the part of Tx that changes what Names tells.
 type NamesTx interface {
-	// UpdateCache changes a cache but for its name and store directory, which
-	// stay. ErrNotFound: there is none of that ID.
-	UpdateCache(c Cache) error
+	// UpdateCache records what change makes of a cache as it is now, but for its ID,
+	// name and store directory, which stay. Nobody else changes it meanwhile.
+	// ErrNotFound: there is none of that ID; else change's own error.
+	UpdateCache(id int64, change func(*Cache) error) error
 
 	// RemoveCache makes a cache's name free at once. Its paths, pins and objects
 	// go by and by (PurgeCaches), and nothing more is put into it. ErrNotFound:

@@ -6,14 +6,15 @@ import (
 )
 
 // UpdateCache implements NamesTx.
-func (t *pgTx) UpdateCache(c Cache) error {
-	err := changed(t.exec(`UPDATE caches SET priority = $2, secret_keys = $3, retention = $4, public = $5, upstream_keys = $6
-		WHERE id = $1 AND name IS NOT NULL`,
-		c.ID, c.Priority, notNull(c.SecretKeys), int64(c.Retention/time.Second), c.Public, notNull(c.UpstreamKeys)))
-	if err != nil {
-		return fmt.Errorf("changing cache %d: %w", c.ID, err)
-	}
-	return nil
+func (t *pgTx) UpdateCache(id int64, change func(*Cache) error) error {
+	var row pgCache
+	var found []Cache
+	_, err := t.each(pgSelectCache+" AND id = $1 FOR NO KEY UPDATE", []any{id}, row.into(), func() { found = append(found, row.cache()) })
+	return updateCache(id, found, err, change, func(c Cache) error {
+		_, err := t.exec("UPDATE caches SET priority = $2, secret_keys = $3, retention = $4, public = $5, upstream_keys = $6 WHERE id = $1",
+			id, c.Priority, notNull(c.SecretKeys), int64(c.Retention/time.Second), c.Public, notNull(c.UpstreamKeys))
+		return err
+	})
 }
 
 // RemoveCache implements NamesTx. It waits for the changes that put something

@@ -117,16 +117,26 @@ func (x *Postgres) blobExists(ctx context.Context, blob int64) error {
 const pgSelectCache = `SELECT id, name, store_dir, priority, secret_keys, retention, public, upstream_keys
 	FROM caches WHERE name IS NOT NULL`
 
+// pgCache is a row of pgSelectCache.
+type pgCache struct {
+	Cache
+	retention int64
+}
+
+func (r *pgCache) into() []any {
+	return []any{&r.ID, &r.Name, &r.StoreDir, &r.Priority, &r.SecretKeys, &r.retention, &r.Public, &r.UpstreamKeys}
+}
+
+func (r *pgCache) cache() Cache {
+	c := r.Cache
+	c.Retention = time.Duration(r.retention) * time.Second
+	return c
+}
+
 func (x *Postgres) caches(ctx context.Context, sql string, args ...any) ([]Cache, error) {
 	var found []Cache
-	var c Cache
-	var retention int64
-	err := x.each(ctx, sql, args, []any{
-		&c.ID, &c.Name, &c.StoreDir, &c.Priority, &c.SecretKeys, &retention, &c.Public, &c.UpstreamKeys,
-	}, func() {
-		c.Retention = time.Duration(retention) * time.Second
-		found = append(found, c)
-	})
+	var row pgCache
+	err := x.each(ctx, sql, args, row.into(), func() { found = append(found, row.cache()) })
 	return found, err
 }
 

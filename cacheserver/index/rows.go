@@ -1,6 +1,7 @@
 package index
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -41,6 +42,23 @@ func beginHeld(now time.Time, after HeldBlob) (expires, id int64) {
 		return now.Unix(), 0
 	}
 	return expires, after.ID
+}
+
+// updateCache records what change makes of the cache that was found, if one was.
+func updateCache(id int64, found []Cache, err error, change func(*Cache) error, record func(Cache) error) error {
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
+	if err == nil {
+		if err := change(&found[0]); err != nil {
+			return err
+		}
+		err = record(found[0])
+	}
+	if err != nil {
+		return fmt.Errorf("changing cache %d: %w", id, err)
+	}
+	return nil
 }
 
 // changed is ErrNotFound where a change of one row found none.

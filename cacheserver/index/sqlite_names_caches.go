@@ -7,14 +7,13 @@ import (
 )
 
 // UpdateCache implements NamesTx.
-func (t *sqliteTx) UpdateCache(c Cache) error {
-	err := changed(t.exec(`UPDATE caches SET priority = ?, secret_keys = ?, retention = ?, public = ?, upstream_keys = ?
-		WHERE id = ? AND name IS NOT NULL`, c.Priority, strings.Join(c.SecretKeys, " "), int64(c.Retention/time.Second), c.Public,
-		strings.Join(c.UpstreamKeys, " "), c.ID))
-	if err != nil {
-		return fmt.Errorf("changing cache %d: %w", c.ID, err)
-	}
-	return nil
+func (t *sqliteTx) UpdateCache(id int64, change func(*Cache) error) error {
+	found, err := scanCaches(t.ctx, t.tx, selectCache+" AND id = ?", id)
+	return updateCache(id, found, err, change, func(c Cache) error {
+		_, err := t.exec("UPDATE caches SET priority = ?, secret_keys = ?, retention = ?, public = ?, upstream_keys = ? WHERE id = ?",
+			c.Priority, strings.Join(c.SecretKeys, " "), int64(c.Retention/time.Second), c.Public, strings.Join(c.UpstreamKeys, " "), id)
+		return err
+	})
 }
 
 // RemoveCache implements NamesTx.

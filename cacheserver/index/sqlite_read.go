@@ -150,7 +150,7 @@ func scanCache(scan func(...any) error) (Cache, error) {
 
 // Cache implements Reader.
 func (x *SQLite) Cache(ctx context.Context, name string) (Cache, error) {
-	found, err := x.caches(ctx, selectCache+" AND name = ?", name)
+	found, err := scanCaches(ctx, x.read, selectCache+" AND name = ?", name)
 	if err == nil && len(found) == 0 {
 		err = ErrNotFound
 	}
@@ -162,16 +162,16 @@ func (x *SQLite) Cache(ctx context.Context, name string) (Cache, error) {
 
 // Caches implements Reader.
 func (x *SQLite) Caches(ctx context.Context) ([]Cache, error) {
-	found, err := x.caches(ctx, selectCache+" ORDER BY name")
+	found, err := scanCaches(ctx, x.read, selectCache+" ORDER BY name")
 	if err != nil {
 		return nil, fmt.Errorf("listing the caches: %w", err)
 	}
 	return found, nil
 }
 
-func (x *SQLite) caches(ctx context.Context, query string, args ...any) ([]Cache, error) {
+func scanCaches(ctx context.Context, q querier, query string, args ...any) ([]Cache, error) {
 	var found []Cache
-	err := each(ctx, x.read, func(scan func(...any) error) error {
+	err := each(ctx, q, func(scan func(...any) error) error {
 		c, err := scanCache(scan)
 		found = append(found, c)
 		return err

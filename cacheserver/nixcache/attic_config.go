@@ -274,21 +274,17 @@ func (d *Door) atticConfigure(w http.ResponseWriter, r *http.Request) error {
 	if asked.empty() {
 		return badRequest(saidNothingSet)
 	}
-	// What this server remembers of the cache may be older than another's change.
-	there, err := d.index.Cache(ctx, name)
-	if err != nil {
-		return d.gone(c, err)
-	}
-	// Attic's client says Global whenever it says nothing else.
-	if p := asked.RetentionPeriod; p != nil && time.Duration(*p) != there.Retention {
-		if err := auth.SubjectOf(ctx).Check(auth.ConfigureRetention, name); err != nil {
-			return err
-		}
-	}
-	if err := asked.apply(&there); err != nil {
-		return err
-	}
-	err = d.index.Update(ctx, func(tx index.Tx) error { return tx.UpdateCache(there) })
+	err = d.index.Update(ctx, func(tx index.Tx) error {
+		return tx.UpdateCache(c.ID, func(there *index.Cache) error {
+			// Attic's client says Global whenever it says nothing else.
+			if p := asked.RetentionPeriod; p != nil && time.Duration(*p) != there.Retention {
+				if err := auth.SubjectOf(ctx).Check(auth.ConfigureRetention, name); err != nil {
+					return err
+				}
+			}
+			return asked.apply(there)
+		})
+	})
 	d.forgetCache(name)
 	if err != nil {
 		return d.gone(c, err)

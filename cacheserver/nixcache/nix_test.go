@@ -283,7 +283,9 @@ func TestNixBuildsFromTheCacheWhatItTrusts(t *testing.T) {
 	newer, err := narinfo.GenerateKey("machine-2")
 	must(t, err)
 	c.SecretKeys = append([]string{newer.Reveal()}, c.SecretKeys...)
-	must(t, m.rig.sqlite.Update(t.Context(), func(tx index.Tx) error { return tx.UpdateCache(c) }))
+	must(t, m.rig.sqlite.Update(t.Context(), func(tx index.Tx) error {
+		return tx.UpdateCache(c.ID, func(there *index.Cache) error { *there = c; return nil })
+	}))
 	again := httptest.NewServer(m.rig.again().Handler())
 	defer again.Close()
 	m.url = again.URL + "/machine"

@@ -131,8 +131,12 @@ Exit status: 0 changed, 1 there is no such cache, or failed, 2 bad usage.`,
 				return usageError{errors.New("nothing is to be changed: --public, --priority, --retention or --upstream-keys says what")}
 			}
 			return onWholeCache(cmd, s, args[0], func(e *cacheserver.Engines, c index.Cache) error {
-				change.Apply(&c)
-				return e.Index.Update(cmd.Context(), func(tx index.Tx) error { return tx.UpdateCache(c) })
+				return e.Index.Update(cmd.Context(), func(tx index.Tx) error {
+					return tx.UpdateCache(c.ID, func(c *index.Cache) error {
+						change.Apply(c)
+						return nil
+					})
+				})
 			})
 		},
 	}

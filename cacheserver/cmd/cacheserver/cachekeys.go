@@ -39,15 +39,21 @@ Exit status: 0 done, 1 there is no such cache, or failed, 2 bad usage.`,
 				return err
 			}
 			return onWholeCache(cmd, s, args[0], func(e *cacheserver.Engines, c index.Cache) error {
-				before := c
-				nixcache.AddKey(&c, key)
-				if err := e.Index.Update(cmd.Context(), func(tx index.Tx) error { return tx.UpdateCache(c) }); err != nil {
+				var before, after index.Cache
+				if err := e.Index.Update(cmd.Context(), func(tx index.Tx) error {
+					return tx.UpdateCache(c.ID, func(c *index.Cache) error {
+						before = *c
+						nixcache.AddKey(c, key)
+						after = *c
+						return nil
+					})
+				}); err != nil {
 					return err
 				}
-				if err := printRetired(cmd.ErrOrStderr(), before, c); err != nil {
+				if err := printRetired(cmd.ErrOrStderr(), before, after); err != nil {
 					return err
 				}
-				return printKeys(cmd.OutOrStdout(), c)
+				return printKeys(cmd.OutOrStdout(), after)
 			})
 		},
 	}

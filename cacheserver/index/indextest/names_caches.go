@@ -1,6 +1,7 @@
 package indextest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -38,6 +39,14 @@ func purgeAll(t testing.TB, x index.Index, limit int) (steps int) {
 	return steps
 }
 
+// becomes makes a cache another.
+func becomes(other index.Cache) func(*index.Cache) error {
+	return func(c *index.Cache) error {
+		*c = other
+		return nil
+	}
+}
+
 func updateCache(t *testing.T, x index.Index, _ func() index.Index) {
 	c, other := addCache(t, x, "main"), addCache(t, x, "other")
 	for _, change := range []index.Cache{
@@ -45,11 +54,22 @@ func updateCache(t *testing.T, x index.Index, _ func() index.Index) {
 		{Priority: 0, SecretKeys: nil, Retention: index.GlobalRetention, Public: true, UpstreamKeys: nil},
 	} {
 		change.ID, change.Name, change.StoreDir = c.ID, "ignored", "/ignored"
-		update(t, x, func(tx index.Tx) error { return tx.UpdateCache(change) })
+		update(t, x, func(tx index.Tx) error { return tx.UpdateCache(c.ID, becomes(change)) })
 		change.Name, change.StoreDir = c.Name, c.StoreDir
 		got, err := x.Caches(t.Context())
 		must(t, err)
 		wantEqual(t, "caches", got, []index.Cache{change, other})
+		objection := errors.New("it must not be")
+		wantErr(t, x.Update(t.Context(), func(tx index.Tx) error {
+			return tx.UpdateCache(c.ID, func(there *index.Cache) error {
+				wantEqual(t, "the cache that is changed", *there, change)
+				there.Priority = 99
+				return objection
+			})
+		}), objection)
+		got, err = x.Caches(t.Context())
+		must(t, err)
+		wantEqual(t, "caches after a change that was not made", got, []index.Cache{change, other})
 	}
 }
 
@@ -155,7 +175,7 @@ func noCache(t *testing.T, x index.Index, _ func() index.Index) {
 	removeCache(t, x, removed)
 	for _, id := range []int64{removed.ID, c.ID + 100} {
 		for what, change := range map[string]func(tx index.Tx) error{
-			"UpdateCache":  func(tx index.Tx) error { return tx.UpdateCache(index.Cache{ID: id}) },
+			"UpdateCache":  func(tx index.Tx) error { return tx.UpdateCache(id, becomes(index.Cache{})) },
 			"RemoveCache":  func(tx index.Tx) error { return tx.RemoveCache(id) },
 			"SetRetention": func(tx index.Tx) error { return tx.SetRetention(id, time.Hour) },
 		} {

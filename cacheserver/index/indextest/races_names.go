@@ -15,10 +15,39 @@ var nameRaces = suite{
 	"ABlobIsSweptWhileItIsHeld":               raceHold,
 	"ABlobIsSweptWhileAnAliasComes":           raceAlias,
 	"ACacheIsRemovedWhilePathsComeToIt":       raceRemoval,
+	"ACachesKeysAreChangedByTwoAtOnce":        raceKeys,
 	"ACacheIsPurgedWhileOthersTakePaths":      racePurge,
 	"TheSameObjectAndActionComeTwice":         raceSameNames,
 	"AnObjectIsSweptWhileItIsPutAgain":        raceSweepObject,
 	"BlobsAreHeldInOppositeOrdersByTwoAtOnce": raceHoldOrder,
+}
+
+// raceKeys has two give a cache keys: a signature by a key that was forgotten is one
+// that nobody trusts.
+func raceKeys(t *testing.T, x index.Index, reopen func() index.Index) {
+	y := reopen()
+	c := addCache(t, x, "main")
+	give := func(x index.Index, whose string) func() error {
+		return func() error {
+			for i := range rounds {
+				if err := change(x, func(tx index.Tx) error {
+					return tx.UpdateCache(c.ID, func(there *index.Cache) error {
+						there.SecretKeys = append(there.SecretKeys, fmt.Sprint(whose, i))
+						return nil
+					})
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	both(t, give(x, "x"), give(y, "y"))
+	got, err := x.Cache(t.Context(), "main")
+	must(t, err)
+	if n := len(got.SecretKeys) - len(c.SecretKeys); n != 2*rounds {
+		t.Errorf("of %d keys, %d are there", 2*rounds, n)
+	}
 }
 
 func raceObject(t *testing.T, x index.Index, reopen func() index.Index) {
