@@ -70,7 +70,7 @@ func (s *Settings) table() []section {
 		}},
 		{"What is kept, and for how long.", []*Setting{
 			{Name: "retention", Group: Serving | Collection, Value: retention(&c.Policy.Retention), Help: "how long paths live after their last use in caches that do not say otherwise; off for ever"},
-			{Name: "bazel-retention", Group: Serving | Collection, Value: keptFor(&c.Policy.HoldTime), Help: "how long Bazel's blobs and action results live after their last use; the same for all servers of an index"},
+			{Name: "bazel-retention", Group: Serving | Collection, Value: keptFor(&c.Policy.HoldTime), Help: "how long Bazel's blobs and action results live after their last use; more than three times the grace where --max-size is to evict some; the same for all servers of an index"},
 			{Name: "max-size", Group: Serving | Collection, Value: Size(&c.Policy.MaxSize), Help: "how much the packs may take, such as 200GB (default no limit)"},
 			{Name: "gc-interval", Group: Serving, Value: duration(&c.CollectEvery), Help: "how often to collect; 0 for never"},
 			{Name: "grace", Group: Engines, Value: duration(&c.Policy.Grace), Help: "how long uploads in flight are left alone by collection; the same for all servers of an index"},

@@ -131,13 +131,13 @@ variable "pack_cache" {
 }
 
 variable "bazel_retention" {
-  description = "How long Bazel's blobs and action results live after their last use."
+  description = "How long Bazel's blobs and action results live after their last use; more than 6h where max_size is to evict some."
   type        = string
   default     = "14d"
 
   validation {
-    condition     = can(regex("^([1-9][0-9]*(d|h)|off)$", var.bazel_retention))
-    error_message = "bazel_retention must be days such as 30d, hours such as 36h, or off."
+    condition     = can(regex("^[1-9][0-9]*(d|h)$", var.bazel_retention))
+    error_message = "bazel_retention must be days such as 30d, or hours such as 36h."
   }
 }
 

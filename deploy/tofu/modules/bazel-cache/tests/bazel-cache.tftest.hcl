@@ -34,6 +34,15 @@ run "a_route_for_grpc" {
   }
 }
 
+run "refuses_to_keep_blobs_for_ever" {
+  command = plan
+
+  variables {
+    bazel_retention = "off"
+  }
+  expect_failures = [var.bazel_retention]
+}
+
 run "refuses_no_version" {
   command = plan
 

@@ -249,6 +249,15 @@ run "refuses_an_image_without_a_version" {
   expect_failures = [var.image]
 }
 
+run "refuses_to_keep_bazels_blobs_for_ever" {
+  command = plan
+
+  variables {
+    bazel_retention = "off"
+  }
+  expect_failures = [var.bazel_retention]
+}
+
 run "refuses_a_volume_and_a_bucket_together" {
   command = plan
 
