@@ -107,8 +107,7 @@ func numbered(prefix string, n int) []string {
 }
 
 func locateMany(t *testing.T, x index.Index, _ func() index.Index) {
-	const n = 65_536
-	names := numbered("c", n)
+	names := numbered("c", many)
 	addPack(t, x, "p1", names...)
 	found, err := x.Locate(t.Context(), hashes(append(names, numbered("other", 1000)...)...))
 	must(t, err)
@@ -116,8 +115,8 @@ func locateMany(t *testing.T, x index.Index, _ func() index.Index) {
 	for _, l := range found {
 		offsets[l.Offset] = true
 	}
-	if len(found) != n || len(offsets) != n {
-		t.Errorf("%d chunks found at %d offsets, want %d", len(found), len(offsets), n)
+	if len(found) != many || len(offsets) != many {
+		t.Errorf("%d chunks found at %d offsets, want %d", len(found), len(offsets), many)
 	}
 }
 
@@ -312,7 +311,7 @@ func blobMissingChunks(t *testing.T, x index.Index, _ func() index.Index) {
 }
 
 func manyChunks(t *testing.T, x index.Index, _ func() index.Index) {
-	names := numbered("c", 10_000)
+	names := numbered("c", min(many, 10_000))
 	addPack(t, x, "p1", names...)
 	b := addBlob(t, x, "b", append(names, names...)...)
 	got, err := x.Extents(t.Context(), b.ID)

@@ -348,7 +348,7 @@ func storedAgain(t *testing.T, x index.Index, _ func() index.Index) {
 
 func hugeBlob(t *testing.T, x index.Index, _ func() index.Index) {
 	addPack(t, x, "p1", "a", "bb")
-	list := make([]string, 70_000)
+	list := make([]string, many)
 	for i := range list {
 		list[i] = []string{"a", "bb"}[i%2]
 	}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package indextest
+
+// many is more rows than a statement may have variables.
+const many = 70_000
