@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,11 @@ var defaultPGLimits = pgLimits{
 	count:   10 * time.Minute,
 	beat:    5 * time.Second,
 }
+
+// pgReaders is how many connections read at a time, unless the URL's pool_max_conns
+// says so: the library would take one for each processor of the machine, of which a
+// container has a part, and the database a limit for all replicas together.
+const pgReaders = 16
 
 // pgSession is what every connection is told at its start.
 //
@@ -92,6 +98,9 @@ func openPostgres(ctx context.Context, url string, limits pgLimits) (_ *Postgres
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		config.MaxConns = min(config.MaxConns, pgReaders)
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = limits.connect

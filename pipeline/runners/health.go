@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/check"
@@ -39,26 +40,12 @@ func (f *Fleet) Checks(before time.Duration) []check.Check {
 	return checks
 }
 
-// look says what is wrong with a runner: with the one of its secret, or, without a
-// cluster, with all that have its tags.
+// look says what is wrong with a runner: with the one of its secret, or, where that
+// cannot be read, with all that could be it.
 func (f *Fleet) look(ctx context.Context, out io.Writer, w Wanted, known []gitlab.Runner, before time.Duration) error {
-	var candidates []gitlab.Runner
-	if f.Cluster != nil {
-		secret, err := f.Cluster.CoreV1().Secrets(f.Namespace).Get(ctx, w.Secret, meta.GetOptions{})
-		if err != nil {
-			return fmt.Errorf("the secret %s: %w\nlook at the CronJob that runs flywheel runners rotate", w.Secret, err)
-		}
-		current, reason := f.current(secret, known, before)
-		if reason != "" {
-			return fmt.Errorf("it needs a new token: %s\nlook at the CronJob that runs flywheel runners rotate", reason)
-		}
-		candidates = []gitlab.Runner{current}
-	} else {
-		for _, r := range known {
-			if r.Note == fleetNote(f.Namespace)+w.Name || f.Namespace == "" && hasTags(r.Tags, w.Tags) {
-				candidates = append(candidates, r)
-			}
-		}
+	candidates, err := f.candidates(ctx, out, w, known, before)
+	if err != nil {
+		return err
 	}
 	if len(candidates) == 0 {
 		return fmt.Errorf("GitLab has no runner for the tags %s\nrun flywheel runners rotate", strings.Join(w.Tags, ", "))
@@ -78,6 +65,33 @@ func (f *Fleet) look(ctx context.Context, out io.Writer, w Wanted, known []gitla
 		}
 	}
 	return fmt.Errorf("%s\nlook at its pods: kubectl -n %s get pods,events", strings.Join(faults, "; "), f.Namespace)
+}
+
+// candidates are the runner of the secret or, without a cluster or the right to read
+// the secret, which viewers have not, those that were made for it.
+func (f *Fleet) candidates(ctx context.Context, out io.Writer, w Wanted, known []gitlab.Runner, before time.Duration) ([]gitlab.Runner, error) {
+	if f.Cluster != nil {
+		secret, err := f.Cluster.CoreV1().Secrets(f.Namespace).Get(ctx, w.Secret, meta.GetOptions{})
+		switch {
+		case apierrors.IsForbidden(err):
+			_, _ = fmt.Fprintf(out, "  the end of its token is not known: the secret %s may not be read here\n", w.Secret)
+		case err != nil:
+			return nil, fmt.Errorf("the secret %s: %w\nlook at the CronJob that runs flywheel runners rotate", w.Secret, err)
+		default:
+			current, reason := f.current(secret, known, before)
+			if reason != "" {
+				return nil, fmt.Errorf("it needs a new token: %s\nlook at the CronJob that runs flywheel runners rotate", reason)
+			}
+			return []gitlab.Runner{current}, nil
+		}
+	}
+	var candidates []gitlab.Runner
+	for _, r := range known {
+		if r.Note == fleetNote(f.Namespace)+w.Name || f.Namespace == "" && hasTags(r.Tags, w.Tags) {
+			candidates = append(candidates, r)
+		}
+	}
+	return candidates, nil
 }
 
 // hasTags says whether a job with the tags can run on a runner that has some.

@@ -42,6 +42,7 @@ type world struct {
 	expires time.Time
 	calls   []string // that change something
 	noWrite bool     // secrets cannot be written
+	noRead  bool     // nor read
 	status  int      // of GitLab for everything; 0: it works
 }
 
@@ -107,6 +108,8 @@ func (w *world) cluster(rw http.ResponseWriter, r *http.Request) {
 	base := "/api/v1/namespaces/ns/secrets"
 	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, base), "/")
 	switch {
+	case w.noRead && strings.HasPrefix(r.URL.Path, base):
+		fail(http.StatusForbidden, meta.StatusReasonForbidden)
 	case !strings.HasPrefix(r.URL.Path, base):
 		_, _ = rw.Write([]byte(`{"kind":"DeploymentList","apiVersion":"apps/v1","items":[{"metadata":{"name":"runner-nix"},"spec":{"replicas":2},"status":{"availableReplicas":1}}]}`))
 	case r.Method == http.MethodGet && w.secrets[name] == nil:
@@ -251,7 +254,11 @@ func TestHealth(t *testing.T) {
 	has("deployments failed runner-nix has 1 of 2 replicas")
 	w.runners[1]["status"] = "online"
 	has("nix passed")
+	w.noRead = true // as it is for viewers
+	has("nix passed")
 	w.runners[1]["paused"] = true
+	has("nix failed runner 1 is paused")
+	w.noRead = false
 	has("nix failed runner 1 is paused")
 	delete(w.runners, 1)
 	has("nix failed it needs a new token: runner 1 is gone")

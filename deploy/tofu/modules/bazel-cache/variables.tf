@@ -44,7 +44,7 @@ variable "labels" {
 variable "single" {
   description = "One replica with SQLite and packs on a volume of its own, instead of replicas over a database and an object store. Volume sizes are Kubernetes quantities."
   type = object({
-    size          = optional(string, "50Gi")
+    size          = optional(string, "120Gi")
     storage_class = optional(string)
   })
   default = null
@@ -88,12 +88,16 @@ variable "object_store" {
   default = null
 
   validation {
-    condition     = var.object_store == null || can(regex("^(https?://[^/]+)?$", var.object_store.endpoint))
+    condition     = var.object_store == null || can(regex("^(https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?)?$", var.object_store.endpoint))
     error_message = "object_store.endpoint must be a URL without a path, such as https://minio.example.org:9000."
   }
   validation {
-    condition     = var.object_store == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.object_store.bucket))
-    error_message = "object_store.bucket must be the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens."
+    condition     = var.object_store == null || (can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.object_store.bucket)) && !can(regex("\\.\\.|\\.-|-\\.|^[0-9]+(\\.[0-9]+){3}$", var.object_store.bucket)))
+    error_message = "object_store.bucket must be the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens, no dot beside another or a hyphen, and no address."
+  }
+  validation {
+    condition     = var.object_store == null || alltrue([for part in split("/", trim(var.object_store.prefix, "/")) : can(regex("^[A-Za-z0-9._-]*$", part)) && !contains([".", ".."], part) && (part != "" || trim(var.object_store.prefix, "/") == "")])
+    error_message = "object_store.prefix must be names of letters, digits, dots, underscores and hyphens with / between them."
   }
 }
 
@@ -107,12 +111,12 @@ variable "replicas" {
   default = {}
 
   validation {
-    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min && var.replicas.max <= 100
-    error_message = "replicas must be 1 <= min <= max <= 100."
+    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min && var.replicas.max <= 100 && floor(var.replicas.min) == var.replicas.min && floor(var.replicas.max) == var.replicas.max
+    error_message = "replicas must be whole numbers, 1 <= min <= max <= 100."
   }
   validation {
-    condition     = var.replicas.cpu > 0 && var.replicas.cpu <= 100
-    error_message = "replicas.cpu is a percentage, above 0 and at most 100."
+    condition     = var.replicas.cpu > 0 && var.replicas.cpu <= 100 && floor(var.replicas.cpu) == var.replicas.cpu
+    error_message = "replicas.cpu is a percentage, a whole number above 0 and at most 100."
   }
 }
 
@@ -136,8 +140,8 @@ variable "bazel_retention" {
   default     = "14d"
 
   validation {
-    condition     = can(regex("^[1-9][0-9]*(d|h)$", var.bazel_retention))
-    error_message = "bazel_retention must be days such as 30d, or hours such as 36h."
+    condition     = can(regex("^[1-9][0-9]*(d|h)$", var.bazel_retention)) && try(tonumber(trimsuffix(trimsuffix(var.bazel_retention, "d"), "h")) * (endswith(var.bazel_retention, "d") ? 24 : 1) <= 200 * 365 * 24, false)
+    error_message = "bazel_retention must be days such as 30d, or hours such as 36h, of at most 200 years."
   }
 }
 
@@ -147,8 +151,15 @@ variable "max_size" {
   default     = "100GB"
 
   validation {
-    condition     = var.max_size == null || can(regex("^[1-9][0-9]*(K|M|G|T)i?B$", var.max_size))
-    error_message = "max_size must be a size such as 200GB or 500GiB."
+    condition     = var.max_size == null || can(regex("^[1-9][0-9]{0,5}(\\.[0-9]+)?[KMGT]i?B$", var.max_size))
+    error_message = "max_size must be a size such as 200GB or 1.5TiB, with at most six digits before the unit."
+  }
+  validation {
+    condition = var.single == null || var.max_size == null || try(
+      tonumber(regex("^[0-9.]+", var.max_size)) * pow(strcontains(var.max_size, "i") ? 1024 : 1000, index(["K", "M", "G", "T"], regex("[KMGT]", var.max_size)) + 1)
+      <= tonumber(regex("^[0-9]+", var.single.size)) * pow(1024, endswith(var.single.size, "Ti") ? 4 : 3), true
+    )
+    error_message = "max_size is more than the volume of single: it would be full, and pushes refused, before anything is evicted."
   }
 }
 
@@ -202,6 +213,10 @@ variable "routing" {
     condition     = var.routing.grpc_host == null || var.routing.grpc_host == "" || var.routing.grpc_host != var.routing.host
     error_message = "routing.grpc_host must differ from routing.host."
   }
+  validation {
+    condition     = coalesce(var.routing.grpc_host, "-") == "-" || can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$", var.routing.grpc_host))
+    error_message = "routing.grpc_host must be a host name such as attic-cache-grpc.example.org."
+  }
 }
 
 variable "network" {
@@ -218,8 +233,8 @@ variable "network" {
   default = {}
 
   validation {
-    condition     = alltrue([for e in var.network.egress : can(cidrhost(e.cidr, 0)) && length(e.ports) > 0])
-    error_message = "network.egress needs CIDRs such as 10.0.0.0/8, each with a port at least."
+    condition     = alltrue([for e in var.network.egress : can(cidrhost(e.cidr, 0)) && length(e.ports) > 0 && alltrue([for p in e.ports : p >= 1 && p <= 65535 && floor(p) == p])])
+    error_message = "network.egress needs CIDRs such as 10.0.0.0/8, each with a port at least, from 1 to 65535."
   }
 }
 

@@ -13,8 +13,11 @@ locals {
   first   = split(".", var.routing.host)[0]
   grpc    = coalesce(var.routing.grpc_host, "-") == "-" ? "" : var.routing.grpc_host
   derived = local.routed && var.routing.grpc_host == null
+  # A label has 63 characters at most, which that of a review environment can have.
+  # flywheel verify finds it by the same rule.
+  short = length(local.first) <= 58 ? local.first : "${substr(local.first, 0, 49)}-${substr(sha256(local.first), 0, 8)}"
   grpc_host = local.derived ? join(".", concat(
-    ["${local.first}-grpc"], slice(split(".", var.routing.host), 1, length(split(".", var.routing.host)))
+    ["${local.short}-grpc"], slice(split(".", var.routing.host), 1, length(split(".", var.routing.host)))
   )) : local.grpc
   scheme = var.routing.kind == "ingress" && var.routing.tls_secret == null ? "http" : "https"
   url    = local.routed ? "${local.scheme}://${var.routing.host}" : "http://${var.name}.${var.namespace}.svc:8080"

@@ -45,15 +45,23 @@ variable "records" {
     error_message = "A CNAME has one target."
   }
   validation {
-    condition     = alltrue([for r in var.records : r.type != "A" || alltrue([for t in r.targets : can(cidrhost("${t}/32", 0))])])
+    condition     = alltrue([for r in var.records : r.type != "A" || alltrue([for t in r.targets : can(cidrhost("${t}/32", 0)) && !strcontains(t, ":")])])
     error_message = "The targets of an A record are IPv4 addresses."
+  }
+  validation {
+    condition     = alltrue([for r in var.records : r.type != "AAAA" || alltrue([for t in r.targets : can(cidrhost("${t}/128", 0)) && strcontains(t, ":")])])
+    error_message = "The targets of an AAAA record are IPv6 addresses."
+  }
+  validation {
+    condition     = alltrue([for r in var.records : r.type != "CNAME" || alltrue([for t in r.targets : can(regex("^[a-z0-9_]([a-z0-9_-]{0,62})(\\.[a-z0-9]([a-z0-9-]{0,62}))+\\.?$", t)) && !can(regex("^[0-9.]+$", t))])])
+    error_message = "The target of a CNAME is a host name: for an address, type is A or AAAA."
   }
   validation {
     condition     = alltrue([for name, r in var.records : can(regex("^(\\*\\.)?[a-z0-9_]([a-z0-9_-]{0,62})(\\.[a-z0-9]([a-z0-9-]{0,62}))+$", name))])
     error_message = "The keys of records are host names such as attic-cache.example.org."
   }
   validation {
-    condition     = alltrue([for r in var.records : r.ttl >= 30 && r.ttl <= 86400])
-    error_message = "ttl must be from 30 to 86400 seconds."
+    condition     = alltrue([for r in var.records : r.ttl >= 30 && r.ttl <= 86400 && floor(r.ttl) == r.ttl])
+    error_message = "ttl must be a whole number from 30 to 86400 seconds."
   }
 }

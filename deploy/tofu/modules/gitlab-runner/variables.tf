@@ -57,7 +57,7 @@ variable "gitlab_url" {
   default     = "https://gitlab.com"
 
   validation {
-    condition     = can(regex("^https://[^/]+$", var.gitlab_url))
+    condition     = can(regex("^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$", var.gitlab_url))
     error_message = "gitlab_url must be https and without a path: the runner's token goes there."
   }
 }
@@ -73,8 +73,8 @@ variable "job_image" {
   default     = null
 
   validation {
-    condition     = var.job_image == null || !endswith(coalesce(var.job_image, "-"), ":latest")
-    error_message = "job_image must name a version, and not latest."
+    condition     = var.job_image == null || (can(regex("(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", var.job_image)) && !endswith(coalesce(var.job_image, "-"), ":latest"))
+    error_message = "job_image must name a version or a digest, and not latest."
   }
 }
 
@@ -100,8 +100,12 @@ variable "replicas" {
   default = {}
 
   validation {
-    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min
-    error_message = "replicas must be 1 <= min <= max."
+    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min && floor(var.replicas.min) == var.replicas.min && floor(var.replicas.max) == var.replicas.max
+    error_message = "replicas must be whole numbers, 1 <= min <= max."
+  }
+  validation {
+    condition     = var.replicas.cpu > 0 && floor(var.replicas.cpu) == var.replicas.cpu
+    error_message = "replicas.cpu is a percentage, a whole number above 0."
   }
 }
 
@@ -113,6 +117,11 @@ variable "resources" {
     memory_limit = optional(string, "512Mi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "resources must be quantities such as 500m and 2Gi."
+  }
 }
 
 variable "job_resources" {
@@ -125,6 +134,19 @@ variable "job_resources" {
     max_memory   = optional(string, "16Gi")
   })
   default = {}
+
+  # A quantity that Kubernetes does not take fails each job, not the apply.
+  validation {
+    condition     = alltrue([for q in values(var.job_resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "job_resources must be quantities such as 500m, 2 and 4Gi."
+  }
+  validation {
+    condition = try(
+      tonumber(regex("^[0-9.]+", var.job_resources.memory)) * { "" = 1, m = 0.001, k = 1e3, M = 1e6, G = 1e9, T = 1e12, Ki = 1024, Mi = pow(1024, 2), Gi = pow(1024, 3), Ti = pow(1024, 4) }[regex("[a-zA-Z]*$", var.job_resources.memory)]
+      <= tonumber(regex("^[0-9.]+", var.job_resources.memory_limit)) * { "" = 1, m = 0.001, k = 1e3, M = 1e6, G = 1e9, T = 1e12, Ki = 1024, Mi = pow(1024, 2), Gi = pow(1024, 3), Ti = pow(1024, 4) }[regex("[a-zA-Z]*$", var.job_resources.memory_limit)], true
+    )
+    error_message = "job_resources.memory is more than memory_limit: Kubernetes would refuse the pod of each job."
+  }
 }
 
 variable "cache" {
@@ -136,8 +158,12 @@ variable "cache" {
   default = null
 
   validation {
-    condition     = var.cache == null || can(regex("^https?://", try(var.cache.url, "")))
+    condition     = var.cache == null || can(regex("^https?://[^\\s]+$", try(var.cache.url, "")))
     error_message = "cache.url must be a URL such as https://attic-cache.example.org/main."
+  }
+  validation {
+    condition     = try(coalesce(var.cache.public_key), "") == "" || can(regex("^[^:\\s]+:[A-Za-z0-9+/]+=*$", var.cache.public_key))
+    error_message = "cache.public_key must be a key as cacheserver prints it: a name, a colon and base64. Nix ends every job on another."
   }
   validation {
     condition     = var.type != "nix" || var.cache != null
@@ -162,8 +188,8 @@ variable "stop_seconds" {
   default     = 3600
 
   validation {
-    condition     = var.stop_seconds >= 60
-    error_message = "stop_seconds must be 60 at least: what runs then is killed."
+    condition     = var.stop_seconds >= 60 && floor(var.stop_seconds) == var.stop_seconds
+    error_message = "stop_seconds must be a whole number, 60 at least: what runs then is killed."
   }
 }
 

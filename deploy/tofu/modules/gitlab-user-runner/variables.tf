@@ -41,7 +41,7 @@ variable "gitlab_url" {
   default     = "https://gitlab.com"
 
   validation {
-    condition     = can(regex("^https://[^/]+$", var.gitlab_url))
+    condition     = can(regex("^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$", var.gitlab_url))
     error_message = "gitlab_url must be https and without a path: runners' tokens go there."
   }
 }
@@ -61,10 +61,14 @@ variable "project_id" {
     condition     = (var.group_id == null) != (var.project_id == null)
     error_message = "Either group_id or project_id says whose the runners are."
   }
+  validation {
+    condition     = alltrue([for id in compact([var.group_id, var.project_id]) : tonumber(id) > 0 && floor(tonumber(id)) == tonumber(id)])
+    error_message = "group_id and project_id are the numbers that GitLab shows on the group's or project's page."
+  }
 }
 
 variable "runners" {
-  description = "Runners by name: tags, the secret that their token is kept in (as runner-token), and what jobs they take."
+  description = "Runners by name: tags, the secret that their token is kept in (as runner-token), what jobs they take, and for how many seconds at most (timeout; 0: what the project says)."
   type = map(object({
     tags         = list(string)
     secret       = string
@@ -79,12 +83,16 @@ variable "runners" {
     error_message = "runners needs one at least, and each tags, or run_untagged: it would get no job."
   }
   validation {
-    condition     = alltrue([for r in var.runners : r.timeout >= 600])
-    error_message = "GitLab takes no timeout below 600 seconds."
+    condition     = alltrue([for r in var.runners : (r.timeout == 0 || r.timeout >= 600) && floor(r.timeout) == r.timeout])
+    error_message = "timeout is whole seconds: GitLab takes none below 600, and 0 is the project's."
   }
   validation {
     condition     = length(distinct([for r in var.runners : r.secret])) == length(var.runners)
     error_message = "Two runners may not keep their tokens in the same secret."
+  }
+  validation {
+    condition     = alltrue([for name, r in var.runners : name != "" && length(r.secret) <= 253 && can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", r.secret))])
+    error_message = "Each runner has a name, and its secret is the name of one: lower-case letters, digits, hyphens and dots."
   }
 }
 
@@ -113,7 +121,7 @@ variable "rotate_before" {
   default     = "168h"
 
   validation {
-    condition     = can(regex("^[1-9][0-9]*h$", var.rotate_before))
+    condition     = can(regex("^[1-9][0-9]{0,5}h$", var.rotate_before))
     error_message = "rotate_before must be hours, such as 168h."
   }
 }
@@ -124,7 +132,7 @@ variable "stale_after" {
   default     = "720h"
 
   validation {
-    condition     = can(regex("^[1-9][0-9]*h$", var.stale_after))
+    condition     = can(regex("^[1-9][0-9]{0,5}h$", var.stale_after))
     error_message = "stale_after must be hours, such as 720h."
   }
 }

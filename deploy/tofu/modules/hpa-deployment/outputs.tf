@@ -5,7 +5,7 @@ output "workload" {
 
 output "url" {
   description = "Where it is reached: its route's host, or its Service."
-  value       = var.route == null ? "http://${var.name}.${var.namespace}.svc" : "https://${var.route.host}"
+  value       = var.route == null ? "http://${var.name}.${var.namespace}.svc" : "${var.route.kind == "ingress" && var.route.tls_secret == null ? "http" : "https"}://${var.route.host}"
 }
 
 output "manifests" {

@@ -50,6 +50,11 @@ variable "secret_environment" {
   description = "Environment variables from secrets."
   type        = map(object({ secret = string, key = string }))
   default     = {}
+
+  validation {
+    condition     = length(setintersection(keys(var.secret_environment), concat(["PORT"], keys(var.environment)))) == 0
+    error_message = "A variable is in environment and in secret_environment, or is PORT: Kubernetes refuses a container with two of a name."
+  }
 }
 
 variable "port" {
@@ -58,8 +63,8 @@ variable "port" {
   default     = 8080
 
   validation {
-    condition     = var.port >= 1024 && var.port <= 65535
-    error_message = "port must be from 1024 to 65535: below, only root may listen."
+    condition     = var.port >= 1024 && var.port <= 65535 && floor(var.port) == var.port
+    error_message = "port must be a whole number from 1024 to 65535: below, only root may listen."
   }
 }
 
@@ -78,8 +83,8 @@ variable "user" {
   default     = 65532
 
   validation {
-    condition     = var.user > 0
-    error_message = "user must not be root's 0."
+    condition     = var.user > 0 && floor(var.user) == var.user
+    error_message = "user must be a whole number, and not root's 0."
   }
 }
 
@@ -93,8 +98,12 @@ variable "replicas" {
   default = {}
 
   validation {
-    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min
-    error_message = "replicas must be 1 <= min <= max."
+    condition     = var.replicas.min >= 1 && var.replicas.max >= var.replicas.min && floor(var.replicas.min) == var.replicas.min && floor(var.replicas.max) == var.replicas.max
+    error_message = "replicas must be whole numbers, 1 <= min <= max."
+  }
+  validation {
+    condition     = var.replicas.cpu > 0 && floor(var.replicas.cpu) == var.replicas.cpu
+    error_message = "replicas.cpu is a percentage, a whole number above 0."
   }
 }
 
@@ -106,6 +115,11 @@ variable "resources" {
     memory_limit = optional(string, "512Mi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "resources must be quantities such as 500m and 2Gi."
+  }
 }
 
 variable "service_account" {
@@ -123,8 +137,8 @@ variable "stop_seconds" {
   default     = 30
 
   validation {
-    condition     = var.stop_seconds > 5
-    error_message = "stop_seconds must be more than the 5 seconds for which it goes on taking connections."
+    condition     = var.stop_seconds > 5 && floor(var.stop_seconds) == var.stop_seconds
+    error_message = "stop_seconds must be a whole number, more than the 5 seconds for which it goes on taking connections."
   }
 }
 
@@ -147,6 +161,10 @@ variable "route" {
   validation {
     condition     = try(var.route.kind, "") != "gateway" || try(var.route.gateway, null) != null
     error_message = "route.gateway must name the Gateway that the route attaches to."
+  }
+  validation {
+    condition     = var.route == null || can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$", try(var.route.host, "")))
+    error_message = "route.host must be a host name such as app.example.org."
   }
 }
 

@@ -56,6 +56,10 @@ variable "servers" {
     condition     = var.servers >= 4 && var.servers <= 32 && floor(var.servers) == var.servers
     error_message = "servers must be a whole number from 4 to 32: erasure coding over fewer survives nothing."
   }
+  validation {
+    condition     = anytrue([for n in range(2, 17) : var.servers % n == 0])
+    error_message = "servers must be divisible by a number from 2 to 16: MinIO spreads its erasure sets evenly, and does not start over 17, 19, 23, 29 or 31."
+  }
 }
 
 variable "volumes_per_server" {
@@ -92,8 +96,8 @@ variable "buckets" {
   default     = ["attic-cache"]
 
   validation {
-    condition     = alltrue([for b in var.buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", b))])
-    error_message = "buckets must be names of S3 buckets: 3 to 63 lower-case letters, digits, dots and hyphens."
+    condition     = alltrue([for b in var.buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", b)) && !can(regex("\\.\\.|\\.-|-\\.|^[0-9]+(\\.[0-9]+){3}$", b))])
+    error_message = "buckets must be names of S3 buckets: 3 to 63 lower-case letters, digits, dots and hyphens, no dot beside another or a hyphen, and no address."
   }
 }
 
@@ -122,6 +126,11 @@ variable "resources" {
     memory = optional(string, "1Gi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "resources must be quantities such as 500m and 2Gi."
+  }
 }
 
 variable "rotation" {

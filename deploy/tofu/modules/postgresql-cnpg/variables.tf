@@ -59,8 +59,8 @@ variable "database" {
   default     = "cache"
 
   validation {
-    condition     = can(regex("^[a-z_][a-z0-9_]{0,62}$", var.database))
-    error_message = "database must be lower-case letters, digits and underscores."
+    condition     = can(regex("^[a-z_][a-z0-9_]{0,62}$", var.database)) && !startswith(var.database, "pg_") && !contains(["postgres", "template0", "template1", "public", "none"], var.database)
+    error_message = "database must be lower-case letters, digits and underscores, and no name that PostgreSQL keeps to itself: it is its owner's name, too."
   }
 }
 
@@ -77,6 +77,10 @@ variable "storage" {
     condition     = can(regex("^[1-9][0-9]*(Gi|Ti)$", var.storage.size))
     error_message = "storage.size must be a quantity such as 10Gi."
   }
+  validation {
+    condition     = var.storage.wal_size == null || can(regex("^[1-9][0-9]*(Gi|Ti)$", var.storage.wal_size))
+    error_message = "storage.wal_size must be a quantity such as 5Gi, or null."
+  }
 }
 
 variable "resources" {
@@ -86,6 +90,11 @@ variable "resources" {
     memory = optional(string, "1Gi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "resources must be quantities such as 500m and 2Gi."
+  }
 }
 
 variable "parameters" {
@@ -100,8 +109,8 @@ variable "max_connections" {
   default     = 300
 
   validation {
-    condition     = var.max_connections >= 20 && var.max_connections <= 5000
-    error_message = "max_connections must be from 20 to 5000."
+    condition     = var.max_connections >= 20 && var.max_connections <= 5000 && floor(var.max_connections) == var.max_connections
+    error_message = "max_connections must be a whole number from 20 to 5000."
   }
 }
 
@@ -131,6 +140,14 @@ variable "backup" {
     condition     = var.backup == null || length(split(" ", var.backup.schedule)) == 6
     error_message = "backup.schedule has six fields, the first of them seconds."
   }
+  validation {
+    condition     = var.backup == null || (can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.backup.bucket)) && !can(regex("\\.\\.|\\.-|-\\.|^[0-9]+(\\.[0-9]+){3}$", var.backup.bucket)))
+    error_message = "backup.bucket must be the name of an S3 bucket: 3 to 63 lower-case letters, digits, dots and hyphens, no dot beside another or a hyphen, and no address."
+  }
+  validation {
+    condition     = var.backup == null || can(regex("^(https?://[^/\\s]+/?)?$", var.backup.endpoint))
+    error_message = "backup.endpoint must be a URL without a path, such as https://minio.example.org:9000."
+  }
 }
 
 variable "backup_method" {
@@ -152,6 +169,10 @@ variable "restore_from" {
   })
   default = null
 
+  validation {
+    condition     = try(var.restore_from.time, null) == null || can(formatdate("YYYY", var.restore_from.time))
+    error_message = "restore_from.time must be a time such as 2026-11-23T16:30:00Z."
+  }
   validation {
     condition     = var.restore_from == null || var.backup != null
     error_message = "restore_from needs backup, which says where the backups are."

@@ -15,7 +15,7 @@ module "deployment" {
     GITLAB_URL        = var.gitlab_url
     PROMETHEUS_URL    = var.prometheus_url
     RUNNER_NAMESPACES = join(",", var.runner_namespaces)
-  }, var.route == null ? {} : { ORIGIN = "https://${var.route.host}" })
+  }, var.route == null ? {} : { ORIGIN = "${var.route.kind == "ingress" && var.route.tls_secret == null ? "http" : "https"}://${var.route.host}" })
   secret_environment = { GITLAB_TOKEN = { secret = var.gitlab_token.secret, key = var.gitlab_token.key } }
 
   # It reads the state of workloads.

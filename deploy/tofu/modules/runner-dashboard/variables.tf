@@ -41,7 +41,7 @@ variable "gitlab_url" {
   default     = "https://gitlab.com"
 
   validation {
-    condition     = can(regex("^https://[^/]+$", var.gitlab_url))
+    condition     = can(regex("^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$", var.gitlab_url))
     error_message = "gitlab_url must be https and without a path."
   }
 }

@@ -41,6 +41,11 @@ variable "quota" {
     disk_requests   = optional(string, "500Gi")
   })
   default = {}
+
+  validation {
+    condition     = var.quota.pods >= 0 && floor(var.quota.pods) == var.quota.pods && alltrue([for k, q in var.quota : k == "pods" || can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "quota must be a whole number of pods, and quantities such as 64 and 128Gi."
+  }
 }
 
 variable "limits" {
@@ -52,6 +57,11 @@ variable "limits" {
     max_memory     = optional(string, "32Gi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.limits) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "limits must be quantities such as 500m and 1Gi."
+  }
 }
 
 variable "forbidden_cidrs" {
@@ -60,8 +70,8 @@ variable "forbidden_cidrs" {
   default     = ["169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 
   validation {
-    condition     = alltrue([for c in var.forbidden_cidrs : can(cidrhost(c, 0))])
-    error_message = "forbidden_cidrs must be CIDRs such as 10.0.0.0/8."
+    condition     = alltrue([for c in var.forbidden_cidrs : can(cidrhost(c, 0)) && !strcontains(c, ":") && !endswith(c, "/0")])
+    error_message = "forbidden_cidrs must be parts of IPv4's addresses such as 10.0.0.0/8. Of IPv6, jobs reach nothing but what is allowed."
   }
   validation {
     condition     = anytrue([for c in var.forbidden_cidrs : contains(["169.254.0.0/16", "169.254.169.254/32"], c)])
@@ -80,5 +90,13 @@ variable "allowed" {
   validation {
     condition     = alltrue([for c in var.allowed.cidrs : can(cidrhost(c.cidr, 0)) && length(c.ports) > 0])
     error_message = "allowed.cidrs needs CIDRs, each with a port at least."
+  }
+  validation {
+    condition     = alltrue([for ports in values(var.allowed.namespaces) : length(ports) > 0])
+    error_message = "allowed.namespaces needs a port at least for each: none would open all of them."
+  }
+  validation {
+    condition     = alltrue([for p in concat(flatten([for c in var.allowed.cidrs : c.ports]), flatten(values(var.allowed.namespaces))) : p >= 1 && p <= 65535 && floor(p) == p])
+    error_message = "Ports are whole numbers from 1 to 65535."
   }
 }

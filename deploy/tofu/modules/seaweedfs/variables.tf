@@ -106,8 +106,8 @@ variable "buckets" {
   default     = ["attic-cache"]
 
   validation {
-    condition     = length(var.buckets) > 0 && alltrue([for b in var.buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", b))])
-    error_message = "buckets must be names of S3 buckets: 3 to 63 lower-case letters, digits, dots and hyphens."
+    condition     = length(var.buckets) > 0 && alltrue([for b in var.buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", b)) && !can(regex("\\.\\.|\\.-|-\\.|^[0-9]+(\\.[0-9]+){3}$", b))])
+    error_message = "buckets must be names of S3 buckets: 3 to 63 lower-case letters, digits, dots and hyphens, no dot beside another or a hyphen, and no address."
   }
 }
 
@@ -130,6 +130,11 @@ variable "resources" {
     memory = optional(string, "512Mi")
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for q in values(var.resources) : can(regex("^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", q))])
+    error_message = "resources must be quantities such as 500m and 2Gi."
+  }
 }
 
 variable "rotation" {

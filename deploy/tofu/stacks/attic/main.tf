@@ -29,7 +29,7 @@ locals {
   # What is outside the namespace and so outside its policy. A host name can be
   # any address.
   s3_port = local.kind != "external" ? 0 : try(tonumber(regex(":([0-9]+)$", var.s3_endpoint)[0]), startswith(var.s3_endpoint, "http://") ? 80 : 443)
-  egress  = local.kind == "external" ? [{ cidr = "0.0.0.0/0", ports = [local.s3_port] }] : []
+  egress  = concat(local.kind == "external" ? [{ cidr = "0.0.0.0/0", ports = [local.s3_port] }] : [], var.egress)
 
   clients = distinct(concat(var.clients, compact([try(var.routing.gateway.namespace, "")])))
   routing = merge(var.routing, { host = local.host, grpc_host = null })
@@ -189,8 +189,10 @@ module "bazel_cache" {
   single          = { size = var.bazel_cache.volume, storage_class = var.storage_class }
   bazel_retention = var.bazel_cache.retention
   max_size        = var.bazel_cache.max_size
+  config          = var.bazel_cache.config
+  config_secret   = var.bazel_cache.config == "" ? null : var.config_secret
   routing         = merge(local.routing, { host = "bazel-${local.host}" })
-  network         = { clients = local.clients, monitoring = var.monitoring.namespace }
+  network         = { clients = local.clients, monitoring = var.monitoring.namespace, egress = var.egress }
   monitoring      = var.monitoring
   wait            = var.wait
 
@@ -205,8 +207,10 @@ module "dns" {
   namespace = var.namespace
   labels    = local.labels
   records = {
-    for host in compact([local.host, module.cache.grpc_host]) : host => {
-      type    = can(cidrhost("${var.dns_target}/32", 0)) ? "A" : "CNAME"
+    for host in compact(concat([local.host, module.cache.grpc_host], flatten([for m in module.bazel_cache : [
+      "bazel-${local.host}", try(split("://", m.grpc_url)[1], "")
+      ]]))) : host => {
+      type    = strcontains(var.dns_target, ":") ? "AAAA" : can(cidrhost("${var.dns_target}/32", 0)) ? "A" : "CNAME"
       targets = [var.dns_target]
     }
   }

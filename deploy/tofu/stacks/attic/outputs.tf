@@ -9,8 +9,10 @@ output "grpc_host" {
 }
 
 output "bazel_url" {
-  description = "The server for Bazel; the first one where there is no second."
-  value       = try(module.bazel_cache[0].grpc_url, "grpcs://${module.cache.grpc_host}")
+  description = "The server for Bazel, from outside the cluster; the first one where there is no second, and empty where gRPC has no host name."
+  value = try(module.bazel_cache[0].grpc_url, module.cache.grpc_host == "" ? "" : join("://", [
+    startswith(module.cache.url, "https") ? "grpcs" : "grpc", module.cache.grpc_host
+  ]))
 }
 
 output "namespace" {

@@ -136,6 +136,15 @@ variable "clients" {
   default     = []
 }
 
+variable "egress" {
+  description = "What the servers may reach outside the namespace beside the external object store, by CIDR and ports: upstreams of caches, an issuer of tokens, a collector of traces."
+  type = list(object({
+    cidr  = string
+    ports = list(number)
+  }))
+  default = []
+}
+
 variable "object_store" {
   description = "Where packs are: minio or seaweedfs in the namespace, or external by the s3_ variables."
   type        = string
@@ -205,7 +214,7 @@ variable "s3_bucket_name" {
   default     = ""
 
   validation {
-    condition     = var.s3_bucket_name != "" || !(var.object_store == "external" || var.use_minio == false)
+    condition     = var.s3_bucket_name != "" || coalesce(var.object_store, var.use_minio == false ? "external" : "minio") != "external"
     error_message = "With an external object store, s3_bucket_name, s3_access_key_id and s3_secret_access_key are required: set the variables S3_BUCKET_NAME, S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY of the project."
   }
 }
@@ -224,7 +233,7 @@ variable "s3_secret_access_key" {
   sensitive   = true
 
   validation {
-    condition     = (var.s3_access_key_id != "" && var.s3_secret_access_key != "") || !(var.object_store == "external" || var.use_minio == false)
+    condition     = (var.s3_access_key_id != "" && var.s3_secret_access_key != "") || coalesce(var.object_store, var.use_minio == false ? "external" : "minio") != "external"
     error_message = "With an external object store, s3_access_key_id and s3_secret_access_key are required: set the variables S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY of the project."
   }
 }
@@ -245,13 +254,19 @@ variable "postgresql" {
 }
 
 variable "bazel_cache" {
-  description = "A second server for Bazel with a store of its own; null for none, and then Bazel uses the first."
+  description = "A second server for Bazel with a store of its own, and with a config of its own, which may name files of config_secret; null for none, and then Bazel uses the first."
   type = object({
     max_size  = optional(string, "100GB")
     retention = optional(string, "14d")
     volume    = optional(string, "120Gi")
+    config    = optional(string, "")
   })
   default = null
+
+  validation {
+    condition     = var.bazel_cache == null || !can(regex("(?m)^\\s*(\\[+\\s*)?auth\\b", var.config)) || can(regex("(?m)^\\s*(\\[+\\s*)?auth\\b", var.bazel_cache.config))
+    error_message = "config has [auth], and bazel_cache.config has none: everybody could write to the second server."
+  }
 }
 
 variable "monitoring" {

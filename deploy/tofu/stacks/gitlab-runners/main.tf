@@ -22,6 +22,7 @@ module "jobs" {
 
   namespace    = "${var.namespace}-jobs"
   pod_security = "baseline"
+  allowed      = var.allowed
   quota        = { pods = 20, cpu_requests = "16", memory_requests = "32Gi", memory_limits = "64Gi" }
 }
 
@@ -38,6 +39,7 @@ module "runner" {
   concurrent    = each.value.concurrent
   replicas      = { min = 1, max = each.value.max }
   cache         = each.value.type == "nix" ? var.cache : null
+  monitoring    = var.monitoring
   wait          = var.wait
 
   depends_on = [kubectl_manifest.namespace]

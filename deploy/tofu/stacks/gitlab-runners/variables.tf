@@ -40,6 +40,25 @@ variable "cache" {
   default = null
 }
 
+variable "allowed" {
+  description = "What jobs may reach inside the network: CIDRs with ports, such as the gateway's and an internal GitLab's, and namespaces with ports."
+  type = object({
+    cidrs      = optional(list(object({ cidr = string, ports = list(number) })), [])
+    namespaces = optional(map(list(number)), {})
+  })
+  default = { namespaces = { attic-cache = [8080, 9092] } }
+}
+
+variable "monitoring" {
+  description = "ServiceMonitors and alerts, the namespace of Prometheus, and the labels it selects them by."
+  type = object({
+    enabled   = optional(bool, true)
+    namespace = optional(string, "monitoring")
+    labels    = optional(map(string), {})
+  })
+  default = {}
+}
+
 variable "wait" {
   description = "Wait until rollouts are complete. They are not before the tokens' secrets are there."
   type        = bool

@@ -58,9 +58,11 @@ type kubernetesConfig struct {
 			Medium    string `toml:"medium"`
 		} `toml:"empty_dir"`
 	} `toml:"volumes"`
-	PodSecurityContext struct {
-		SeccompProfile map[string]string `toml:"seccomp_profile"`
-	} `toml:"pod_security_context"`
+	PodSpec []struct {
+		Name      string `toml:"name"`
+		PatchType string `toml:"patch_type"`
+		Patch     string `toml:"patch"`
+	} `toml:"pod_spec"`
 	BuildContainerSecurityContext struct {
 		Capabilities struct {
 			Drop []string `toml:"drop"`

@@ -51,3 +51,45 @@ run "refuses_no_version" {
   }
   expect_failures = [var.image]
 }
+
+run "its_volume_holds_what_it_keeps" {
+  command = plan
+
+  variables {
+    single = {}
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["statefulset"]).spec.volumeClaimTemplates[0].spec.resources.requests.storage == "120Gi"
+    error_message = "The volume is full before the limit of 100GB evicts anything, and pushes are refused."
+  }
+}
+
+run "refuses_more_than_the_volume_holds" {
+  command = plan
+
+  variables {
+    max_size = "200GB"
+  }
+  expect_failures = [var.max_size]
+}
+
+run "refuses_more_than_200_years" {
+  command = plan
+
+  variables {
+    bazel_retention = "99999d"
+  }
+  expect_failures = [var.bazel_retention]
+}
+
+run "refuses_a_bucket_with_two_dots" {
+  command = plan
+
+  variables {
+    single       = null
+    database     = { secret = "db" }
+    object_store = { bucket = "packs..old", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}

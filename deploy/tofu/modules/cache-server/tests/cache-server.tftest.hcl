@@ -303,3 +303,199 @@ run "refuses_a_size_that_the_server_would_refuse" {
   }
   expect_failures = [var.max_size]
 }
+
+run "refuses_an_endpoint_with_a_query" {
+  command = plan
+
+  variables {
+    object_store = { endpoint = "https://minio.example.org?region=x", bucket = "packs", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_an_endpoint_without_a_host" {
+  command = plan
+
+  variables {
+    object_store = { endpoint = "http://:9000", bucket = "packs", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_a_bucket_with_two_dots" {
+  command = plan
+
+  variables {
+    object_store = { bucket = "packs..old", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_a_bucket_that_is_an_address" {
+  command = plan
+
+  variables {
+    object_store = { bucket = "192.0.2.1", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_a_prefix_with_an_empty_name" {
+  command = plan
+
+  variables {
+    object_store = { bucket = "packs", prefix = "team//cache", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_a_prefix_that_leads_out" {
+  command = plan
+
+  variables {
+    object_store = { bucket = "packs", prefix = "team/../other", secret = "s3" }
+  }
+  expect_failures = [var.object_store]
+}
+
+run "refuses_more_than_200_years" {
+  command = plan
+
+  variables {
+    retention = "99999d"
+  }
+  expect_failures = [var.retention]
+}
+
+run "refuses_more_than_200_years_of_bazels_blobs" {
+  command = plan
+
+  variables {
+    bazel_retention = "9999999h"
+  }
+  expect_failures = [var.bazel_retention]
+}
+
+run "refuses_a_size_beyond_64_bits" {
+  command = plan
+
+  variables {
+    max_size = "99999999TB"
+  }
+  expect_failures = [var.max_size]
+}
+
+run "refuses_more_than_the_volume_holds" {
+  command = plan
+
+  variables {
+    single       = { size = "50Gi" }
+    database     = null
+    object_store = null
+    max_size     = "100GB"
+  }
+  expect_failures = [var.max_size]
+}
+
+run "refuses_half_a_second" {
+  command = plan
+
+  variables {
+    drain = { delay = 2.5 }
+  }
+  expect_failures = [var.drain]
+}
+
+run "refuses_half_a_replica" {
+  command = plan
+
+  variables {
+    replicas = { min = 1.5 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_a_percentage_that_the_autoscaler_refuses" {
+  command = plan
+
+  variables {
+    replicas = { cpu = 66.6 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_a_url_as_a_host_for_grpc" {
+  command = plan
+
+  variables {
+    routing = { kind = "gateway", host = "attic-cache.example.org", grpc_host = "https://grpc.example.org", gateway = { name = "public", namespace = "gateways" } }
+  }
+  expect_failures = [var.routing]
+}
+
+run "a_long_host_has_a_name_for_grpc_that_dns_takes" {
+  command = plan
+
+  variables {
+    routing = { kind = "ingress", host = "a23456789-123456789-123456789-123456789-123456789-123456789.example.org" }
+  }
+
+  assert {
+    condition     = output.grpc_host == "a23456789-123456789-123456789-123456789-123456789-f112e6f4-grpc.example.org"
+    error_message = "flywheel verify would look elsewhere than at ${output.grpc_host}, or its label has more than 63 characters."
+  }
+}
+
+run "refuses_port_0" {
+  command = plan
+
+  variables {
+    network = { egress = [{ cidr = "10.0.0.0/8", ports = [0] }] }
+  }
+  expect_failures = [var.network]
+}
+
+run "refuses_two_variables_of_a_name" {
+  command = plan
+
+  variables {
+    environment = { S3_ACCESS_KEY_ID = "id" }
+  }
+  expect_failures = [var.environment]
+}
+
+run "sizes_and_prefixes_that_the_server_takes" {
+  command = plan
+
+  variables {
+    max_size     = "1.5TiB"
+    object_store = { endpoint = "https://[2001:db8::1]:9000", bucket = "packs.team-1", prefix = "/team/cache/", secret = "s3" }
+  }
+
+  assert {
+    condition     = alltrue([for pair in ["CACHESERVER_MAX_SIZE=1.5TiB", "CACHESERVER_STORAGE=s3://packs.team-1/team/cache"] : contains([for e in yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].env : "${e.name}=${try(e.value, "")}"], pair)])
+    error_message = "The server is told something else."
+  }
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}
+
+run "seconds_of_a_toleration_are_a_number" {
+  command = plan
+
+  variables {
+    scheduling = { tolerations = [{ key = "node.kubernetes.io/unreachable", operator = "Exists", effect = "NoExecute", tolerationSeconds = 30 }] }
+  }
+
+  assert {
+    condition     = jsonencode(yamldecode(output.manifests["deployment"]).spec.template.spec.tolerations[0]) == jsonencode({ effect = "NoExecute", key = "node.kubernetes.io/unreachable", operator = "Exists", tolerationSeconds = 30 })
+    error_message = "Kubernetes takes no text for tolerationSeconds."
+  }
+}

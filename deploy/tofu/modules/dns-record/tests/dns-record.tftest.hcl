@@ -51,3 +51,39 @@ run "refuses_a_url_as_a_name" {
   }
   expect_failures = [var.records]
 }
+
+run "refuses_an_address_of_the_other_kind" {
+  command = plan
+
+  variables {
+    records = { "cache.example.org" = { type = "A", targets = ["2001:db8::1"] } }
+  }
+  expect_failures = [var.records]
+}
+
+run "refuses_a_name_as_an_ipv6_address" {
+  command = plan
+
+  variables {
+    records = { "cache.example.org" = { type = "AAAA", targets = ["a.example.org"] } }
+  }
+  expect_failures = [var.records]
+}
+
+run "refuses_an_address_as_a_name" {
+  command = plan
+
+  variables {
+    records = { "cache.example.org" = { targets = ["192.0.2.1"] } }
+  }
+  expect_failures = [var.records]
+}
+
+run "refuses_half_a_second" {
+  command = plan
+
+  variables {
+    records = { "cache.example.org" = { targets = ["a.example.org"], ttl = 60.5 } }
+  }
+  expect_failures = [var.records]
+}

@@ -98,3 +98,12 @@ run "refuses_a_path_as_an_environment" {
   }
   expect_failures = [var.environments]
 }
+
+run "viewers_may_read_the_file_that_health_is_asked_with" {
+  command = plan
+
+  assert {
+    condition     = anytrue([for r in yamldecode(output.manifests["viewer"]).rules : contains(r.resources, "configmaps")]) && !anytrue([for r in yamldecode(output.manifests["viewer"]).rules : contains(r.resources, "secrets")])
+    error_message = "Jobs cannot read which runners there are to be, or can read their tokens."
+  }
+}

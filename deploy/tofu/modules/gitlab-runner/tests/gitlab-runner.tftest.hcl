@@ -164,3 +164,85 @@ run "refuses_plain_http" {
   }
   expect_failures = [var.gitlab_url]
 }
+
+run "jobs_have_the_runtimes_seccomp_profile" {
+  command = plan
+
+  assert {
+    condition     = strcontains(output.config.template, "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION = true") && strcontains(output.config.template, "'{\"securityContext\": {\"seccompProfile\": {\"type\": \"RuntimeDefault\"}}}'") && !strcontains(output.config.template, "[runners.kubernetes.pod_security_context]")
+    error_message = "The runner knows no such key of pod_security_context, and jobs may make every system call: ${output.config.template}"
+  }
+}
+
+run "refuses_an_image_of_jobs_without_a_version" {
+  command = plan
+
+  variables {
+    job_image = "docker.io/library/debian"
+  }
+  expect_failures = [var.job_image]
+}
+
+run "refuses_what_is_no_quantity" {
+  command = plan
+
+  variables {
+    job_resources = { memory = "2GB" }
+  }
+  expect_failures = [var.job_resources]
+}
+
+run "refuses_a_request_beyond_the_limit" {
+  command = plan
+
+  variables {
+    job_resources = { memory = "8Gi" }
+  }
+  expect_failures = [var.job_resources]
+}
+
+run "refuses_a_use_of_nothing" {
+  command = plan
+
+  variables {
+    replicas = { cpu = 0 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_half_a_replica" {
+  command = plan
+
+  variables {
+    replicas = { max = 2.5 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_half_a_second" {
+  command = plan
+
+  variables {
+    stop_seconds = 90.5
+  }
+  expect_failures = [var.stop_seconds]
+}
+
+run "refuses_a_key_that_nix_refuses" {
+  command = plan
+
+  variables {
+    type  = "nix"
+    cache = { url = "https://cache.example.org/main", public_key = "abc=" }
+  }
+  expect_failures = [var.cache]
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}

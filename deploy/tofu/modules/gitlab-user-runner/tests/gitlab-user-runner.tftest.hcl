@@ -63,3 +63,70 @@ run "refuses_plain_http" {
   }
   expect_failures = [var.gitlab_url]
 }
+
+run "a_timeout_of_the_project" {
+  command = plan
+
+  variables {
+    runners = { docker = { tags = ["docker"], secret = "docker-token", timeout = 0 } }
+  }
+
+  assert {
+    condition     = strcontains(output.config, "timeout = 0")
+    error_message = "The file says another timeout: ${output.config}"
+  }
+}
+
+run "refuses_a_secret_that_flywheel_refuses" {
+  command = plan
+
+  variables {
+    runners = { docker = { tags = ["docker"], secret = "Docker_Token" } }
+  }
+  expect_failures = [var.runners]
+}
+
+run "refuses_half_a_second" {
+  command = plan
+
+  variables {
+    runners = { docker = { tags = ["docker"], secret = "t", timeout = 900.5 } }
+  }
+  expect_failures = [var.runners]
+}
+
+run "refuses_a_timeout_that_gitlab_refuses" {
+  command = plan
+
+  variables {
+    runners = { docker = { tags = ["docker"], secret = "t", timeout = 60 } }
+  }
+  expect_failures = [var.runners]
+}
+
+run "refuses_group_0" {
+  command = plan
+
+  variables {
+    group_id = 0
+  }
+  expect_failures = [var.project_id]
+}
+
+run "refuses_more_hours_than_a_duration_has" {
+  command = plan
+
+  variables {
+    stale_after = "9999999h"
+  }
+  expect_failures = [var.stale_after]
+}
+
+run "refuses_a_url_that_is_none" {
+  command = plan
+
+  variables {
+    gitlab_url = "https://gitlab example.org"
+  }
+  expect_failures = [var.gitlab_url]
+}

@@ -85,3 +85,71 @@ run "refuses_a_gateway_without_a_name" {
   }
   expect_failures = [var.route]
 }
+
+run "without_a_certificate_it_is_http" {
+  command = plan
+
+  variables {
+    route = { kind = "ingress", host = "app.example.org" }
+  }
+
+  assert {
+    condition     = output.url == "http://app.example.org"
+    error_message = "Nothing answers at ${output.url}."
+  }
+}
+
+run "refuses_two_variables_of_a_name" {
+  command = plan
+
+  variables {
+    environment        = { TOKEN = "x" }
+    secret_environment = { TOKEN = { secret = "s", key = "token" } }
+  }
+  expect_failures = [var.secret_environment]
+}
+
+run "refuses_a_use_of_nothing" {
+  command = plan
+
+  variables {
+    replicas = { cpu = 0 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_half_a_replica" {
+  command = plan
+
+  variables {
+    replicas = { min = 1.5 }
+  }
+  expect_failures = [var.replicas]
+}
+
+run "refuses_half_a_second" {
+  command = plan
+
+  variables {
+    stop_seconds = 7.5
+  }
+  expect_failures = [var.stop_seconds]
+}
+
+run "refuses_a_url_as_a_host" {
+  command = plan
+
+  variables {
+    route = { kind = "ingress", host = "https://app.example.org" }
+  }
+  expect_failures = [var.route]
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}

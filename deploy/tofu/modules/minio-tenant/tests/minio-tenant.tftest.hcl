@@ -79,3 +79,31 @@ run "refuses_a_bucket_in_capitals" {
   }
   expect_failures = [var.buckets]
 }
+
+run "refuses_servers_that_no_erasure_set_divides" {
+  command = plan
+
+  variables {
+    mode    = "distributed"
+    servers = 17
+  }
+  expect_failures = [var.servers]
+}
+
+run "refuses_a_bucket_with_two_dots" {
+  command = plan
+
+  variables {
+    buckets = ["packs..old"]
+  }
+  expect_failures = [var.buckets]
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}

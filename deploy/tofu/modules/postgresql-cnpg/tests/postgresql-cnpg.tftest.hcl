@@ -207,3 +207,67 @@ run "refuses_a_cron_line_without_seconds" {
   }
   expect_failures = [var.backup]
 }
+
+run "refuses_postgresqls_own_database" {
+  command = plan
+
+  variables {
+    database = "postgres"
+  }
+  expect_failures = [var.database]
+}
+
+run "refuses_half_a_connection" {
+  command = plan
+
+  variables {
+    max_connections = 100.5
+  }
+  expect_failures = [var.max_connections]
+}
+
+run "refuses_a_size_that_is_no_quantity" {
+  command = plan
+
+  variables {
+    storage = { wal_size = "5GB" }
+  }
+  expect_failures = [var.storage]
+}
+
+run "refuses_backups_without_a_bucket" {
+  command = plan
+
+  variables {
+    backup = { bucket = "", secret = "s3" }
+  }
+  expect_failures = [var.backup]
+}
+
+run "refuses_an_endpoint_without_a_scheme" {
+  command = plan
+
+  variables {
+    backup = { bucket = "backups", secret = "s3", endpoint = "minio.cache.svc" }
+  }
+  expect_failures = [var.backup]
+}
+
+run "refuses_a_time_that_is_none" {
+  command = plan
+
+  variables {
+    backup       = { bucket = "backups", secret = "s3" }
+    restore_from = { name = "old", time = "yesterday" }
+  }
+  expect_failures = [var.restore_from]
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}

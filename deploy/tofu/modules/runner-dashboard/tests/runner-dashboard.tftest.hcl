@@ -44,3 +44,16 @@ run "refuses_latest" {
   }
   expect_failures = [var.image]
 }
+
+run "without_a_certificate_its_origin_is_http" {
+  command = plan
+
+  variables {
+    route = { kind = "ingress", host = "dashboard.example.org" }
+  }
+
+  assert {
+    condition     = output.url == "http://dashboard.example.org" && contains([for e in yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].env : try(e.value, "")], output.url)
+    error_message = "Forms would be refused: ORIGIN is not where browsers are."
+  }
+}

@@ -64,3 +64,57 @@ run "refuses_an_unknown_level" {
   }
   expect_failures = [var.pod_security]
 }
+
+run "refuses_an_ipv6_network_in_the_exceptions_of_ipv4" {
+  command = plan
+
+  variables {
+    forbidden_cidrs = ["169.254.0.0/16", "fd00::/8"]
+  }
+  expect_failures = [var.forbidden_cidrs]
+}
+
+run "refuses_to_forbid_everything" {
+  command = plan
+
+  variables {
+    forbidden_cidrs = ["169.254.0.0/16", "0.0.0.0/0"]
+  }
+  expect_failures = [var.forbidden_cidrs]
+}
+
+run "refuses_to_open_every_port_of_a_namespace" {
+  command = plan
+
+  variables {
+    allowed = { namespaces = { cache = [] } }
+  }
+  expect_failures = [var.allowed]
+}
+
+run "refuses_port_0" {
+  command = plan
+
+  variables {
+    allowed = { cidrs = [{ cidr = "10.1.2.3/32", ports = [0] }] }
+  }
+  expect_failures = [var.allowed]
+}
+
+run "refuses_what_is_no_quantity" {
+  command = plan
+
+  variables {
+    quota = { memory_limits = "256GB" }
+  }
+  expect_failures = [var.quota]
+}
+
+run "refuses_limits_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    limits = { max_memory = "32 Gi" }
+  }
+  expect_failures = [var.limits]
+}

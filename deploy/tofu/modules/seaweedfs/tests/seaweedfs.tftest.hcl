@@ -93,3 +93,43 @@ run "refuses_more_copies_than_servers" {
   }
   expect_failures = [var.volume_servers]
 }
+
+run "other_masters_are_another_job" {
+  command = plan
+
+  variables {
+    masters = 3
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["buckets"]).metadata.name != "attic-cache-s3-buckets-${substr(sha256(jsonencode([var.buckets, var.image])), 0, 8)}"
+    error_message = "The Job would have to be changed, which Kubernetes refuses."
+  }
+}
+
+run "the_only_volume_server_that_is_away_is_an_alert" {
+  command = plan
+
+  assert {
+    condition     = anytrue([for r in yamldecode(output.manifests["prometheusrule"]).spec.groups[0].rules : strcontains(r.expr, "or vector(0)) < 1") if r.alert == "SeaweedFSVolumeServerDown"])
+    error_message = "A count of nothing has no value: the alert never fires."
+  }
+}
+
+run "refuses_a_bucket_that_is_an_address" {
+  command = plan
+
+  variables {
+    buckets = ["192.0.2.1"]
+  }
+  expect_failures = [var.buckets]
+}
+
+run "refuses_resources_that_are_no_quantities" {
+  command = plan
+
+  variables {
+    resources = { memory = "2GB" }
+  }
+  expect_failures = [var.resources]
+}

@@ -104,7 +104,7 @@ run "a_second_server_for_bazel" {
     error_message = "Bazel is sent to ${output.bazel_url}."
   }
   assert {
-    condition     = length(yamldecode(output.manifests["dns/endpoint"]).spec.endpoints) == 2
+    condition     = toset([for e in yamldecode(output.manifests["dns/endpoint"]).spec.endpoints : e.dnsName]) == toset(["attic-cache.${var.domain}", "attic-cache-grpc.${var.domain}", "bazel-attic-cache.${var.domain}", "bazel-attic-cache-grpc.${var.domain}"])
     error_message = "A host name has no record."
   }
 }
@@ -156,4 +156,96 @@ run "refuses_a_domain_with_a_path" {
     domain = "https://rigel.bates.edu/"
   }
   expect_failures = [var.domain]
+}
+
+run "bazel_is_sent_where_something_answers" {
+  command = plan
+
+  variables {
+    routing = { kind = "none" }
+  }
+
+  assert {
+    condition     = output.bazel_url == ""
+    error_message = "Bazel is sent to ${output.bazel_url}, and there is no route."
+  }
+}
+
+run "without_a_certificate_bazel_speaks_plain_grpc" {
+  command = plan
+
+  variables {
+    routing = { kind = "ingress", ingress_class = "traefik", ingress_controller = "traefik" }
+  }
+
+  assert {
+    condition     = output.bazel_url == "grpc://attic-cache-grpc.${var.domain}"
+    error_message = "Bazel is sent to ${output.bazel_url}, where no certificate is."
+  }
+}
+
+run "an_address_of_ipv6" {
+  command = plan
+
+  variables {
+    dns_target = "2001:db8::1"
+  }
+
+  assert {
+    condition     = alltrue([for e in yamldecode(output.manifests["dns/endpoint"]).spec.endpoints : e.recordType == "AAAA"])
+    error_message = "An A record has an address of IPv6."
+  }
+}
+
+run "upstreams_can_be_reached" {
+  command = plan
+
+  variables {
+    config = "[[cache]]\nname = \"team\"\n"
+    egress = [{ cidr = "0.0.0.0/0", ports = [443] }]
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["cache/networkpolicy"]).spec.egress[2].ports[0].port == 443
+    error_message = "The policy keeps the server from the upstreams of its caches."
+  }
+}
+
+run "seaweedfs_needs_no_keys_of_an_external_store" {
+  command = plan
+
+  variables {
+    object_store = "seaweedfs"
+    use_minio    = false
+  }
+
+  assert {
+    condition     = output.object_store == "seaweedfs"
+    error_message = "The store is ${output.object_store}."
+  }
+}
+
+run "the_second_server_has_a_configuration_of_its_own" {
+  command = plan
+
+  variables {
+    config        = "[auth]\n"
+    config_secret = "keys"
+    bazel_cache   = { config = "[auth]\nread = []\n" }
+  }
+
+  assert {
+    condition     = yamldecode(output.manifests["bazel_cache/config"]).data["config.toml"] == "[auth]\nread = []\n" && contains([for v in yamldecode(output.manifests["bazel_cache/statefulset"]).spec.template.spec.volumes : try(v.secret.secretName, "")], "keys")
+    error_message = "The second server does not know who may do what."
+  }
+}
+
+run "refuses_a_second_server_that_lets_everybody_in" {
+  command = plan
+
+  variables {
+    config      = "[auth]\n"
+    bazel_cache = {}
+  }
+  expect_failures = [var.bazel_cache]
 }
