@@ -11,6 +11,7 @@ import (
 // Config is the table [auth] of the configuration. Its zero value lets everybody
 // do everything.
 type Config struct {
+	// Enabled is true in a file that has the table and does not say false.
 	Enabled bool `toml:"enabled"`
 
 	// Keys that sign the tokens that are made for this server: HS256 as base64

@@ -241,8 +241,8 @@ func (s *Settings) loadAuth(getenv func(string) string) (err error) {
 				s.authDoc.fault(below("", key), "of this file, only the table [auth] is read; the other settings belong into that of --config")
 			}
 		}
-		if _, ok := s.authDoc.values[authKey].(map[string]any); !ok && s.authDoc.values[authKey] != nil {
-			s.authDoc.fault(authKey, "want a table")
+		if !s.authDoc.hasAuth() {
+			s.authDoc.fault(authKey, "want a table [auth]")
 			return s.authDoc.faults.err()
 		}
 	case s.doc != nil && s.doc.hasAuth():
@@ -254,7 +254,7 @@ func (s *Settings) loadAuth(getenv func(string) string) (err error) {
 		Auth auth.Config `toml:"auth"`
 	}
 	s.authDoc.decode(authKey, func() any {
-		c.Auth = auth.Config{}
+		c.Auth = auth.Config{Enabled: true} // whoever writes the table wants it to hold
 		return &c
 	})
 	if err := s.authDoc.faults.err(); err != nil {

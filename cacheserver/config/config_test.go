@@ -296,6 +296,30 @@ func TestAuthMayStandInAFileOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestATableOfRightsThatDoesNotSayEnabledLeavesNobodyOpen(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"":                         false,
+		"[auth]\nissuer = \"x\"":   true,
+		"[auth]\n":                 true,
+		"[auth]\nenabled = false":  false,
+		"[[auth.anonymous]]":       true,
+		"[auth]\nenabled = true\n": true,
+	} {
+		s, err := load(t, text, nil)
+		if err != nil || s.Server.Auth.Enabled != want {
+			t.Errorf("%q: enabled %v, %v; want %v", text, s.Server.Auth.Enabled, err, want)
+		}
+	}
+	without := filepath.Join(t.TempDir(), "auth.toml")
+	if err := os.WriteFile(without, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(t, "", nil, "--auth", without); err == nil || !strings.Contains(err.Error(), "want a table [auth]") {
+		t.Errorf("a file of --auth without the table: %v", err)
+	}
+}
+
 func TestCommandsThatDoNotServeMindTheirOwnSettings(t *testing.T) {
 	t.Parallel()
 	s := config.New()

@@ -148,7 +148,7 @@ const exampleTables = `
 ## of its own instead: auth = "auth.toml" in its place.
 
 # [auth]
-# enabled = true
+# enabled = true                         # the default, where the table is there
 # hs256_files = ["hs256.key"]            # of cacheserver token key
 # [[auth.anonymous]]                     # what anybody may do
 # caches = ["main"]

@@ -51,7 +51,7 @@ func (s *Settings) table() []section {
 			{Name: "listen", Group: Serving, Value: checked(&s.Listen, checkAddress), Help: "`address` to listen on; port 0 takes a free one"},
 			{Name: "grpc-listen", Group: Serving, Value: checked(&s.GRPCListen, checkAddress), Help: "`address` to answer gRPC alone on; --listen answers it, too"},
 			{Name: "public-url", Group: Serving, Value: checked(&c.PublicURL, checkURL), Help: "`URL` where clients reach the server (default as their requests say)"},
-			{Name: "store-dir", Group: Serving, Value: text(&c.StoreDir), Help: "the clients' store `directory`"},
+			{Name: "store-dir", Group: Serving, Value: checked(&c.StoreDir, CheckStoreDir), Help: "the clients' store `directory`"},
 			{Name: "auth", Group: Serving | Tokens, Value: text(&s.AuthFile), Help: "TOML `file` whose table [auth] says who may do what (default everyone everything)"},
 		}},
 		{"Where the data is.", []*Setting{
@@ -77,7 +77,7 @@ func (s *Settings) table() []section {
 		}},
 		{"What clients may take of the server, and how it stops.", []*Setting{
 			{Name: "max-header-size", Group: Serving, Value: Size(&c.Limits.HeaderBytes), Help: "how long a request's headers may be"},
-			{Name: "header-time", Group: Serving, Value: duration(&c.Limits.HeaderTime), Help: "how long they may take to come"},
+			{Name: "header-time", Group: Serving, Value: duration(&c.Limits.HeaderTime), Help: "how long a request's headers may take to come"},
 			{Name: "idle-time", Group: Serving, Value: duration(&c.Limits.IdleTime), Help: "how long a connection may do nothing"},
 			{Name: "max-uploads", Group: Serving, Value: count(&c.Limits.Uploads, 1), Help: "how many uploads, of whatever protocol, are worked on at a time; others wait"},
 			{Name: "drain-delay", Group: Serving, Value: duration(&c.Drain.Delay), Help: "how long to go on serving after SIGTERM, so that load balancers see that /readyz says no"},

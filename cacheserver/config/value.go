@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -233,6 +234,14 @@ func checkAddress(s string) error {
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
 		return fmt.Errorf("address %s: invalid port: want one from 0 to 65535", s)
+	}
+	return nil
+}
+
+// CheckStoreDir refuses a store directory that no client could have.
+func CheckStoreDir(s string) error {
+	if !path.IsAbs(s) || path.Clean(s) == "/" {
+		return errors.New("want the whole path of a directory, such as /nix/store")
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ const maxPinTime = 100 * 365 * 24 * 3600
 // release says how long it stays.
 func (d *Door) putPin(w http.ResponseWriter, r *http.Request, c *cache) error {
 	name := r.PathValue("name")
-	if err := checkPinName(name); err != nil {
+	if err := CheckPinName(name); err != nil {
 		return err
 	}
 	var p push.PinRequest
@@ -52,7 +52,9 @@ func (d *Door) putPin(w http.ResponseWriter, r *http.Request, c *cache) error {
 	return nil
 }
 
-func checkPinName(name string) error {
+// CheckPinName wants a name that clients can send and people can read. Its error
+// wraps push.ErrMalformed.
+func CheckPinName(name string) error {
 	bad := strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsGraphic(c) || c == unicode.ReplacementChar })
 	// A slash is part of a name; what a client's or a proxy's URL would lose is not.
 	bad = bad || strings.Contains("/"+name+"/", "//") || strings.Contains("/"+name+"/", "/./") || strings.Contains("/"+name+"/", "/../")

@@ -228,8 +228,8 @@ func (c S3Config) credentials() *credentials.Credentials {
 }
 
 // errNoCredentials is for surroundings that have none to give.
-var errNoCredentials = errors.New("there are no credentials: give an access key's ID and secret, " +
-	"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine or pod a role")
+var errNoCredentials = errors.New("there are no credentials: give an access key's ID and secret " +
+	"(S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or give the machine or pod a role")
 
 // surroundings asks providers in turn. The client library's own chain goes on
 // without credentials when there are none, and so asks as anonymous.

@@ -49,10 +49,12 @@ func Run(ctx context.Context, out io.Writer, checks []Check) Results {
 	results := make(Results, 0, len(checks))
 	for _, c := range checks {
 		began := time.Now()
-		_, _ = fmt.Fprintf(out, "── %s\n", c.Name)
-		err := ctx.Err()
+		err := context.Cause(ctx)
 		if err == nil {
+			_, _ = fmt.Fprintf(out, "── %s\n", c.Name)
 			err = c.Run(ctx, out)
+		} else {
+			err = fmt.Errorf("not begun: %w", err)
 		}
 		r := Result{Name: c.Name, Outcome: Passed, Seconds: time.Since(began).Seconds()}
 		switch {

@@ -56,14 +56,14 @@ func TestAllChecksRunEvenWhenOneFails(t *testing.T) {
 
 func TestChecksNotBegunAreFailed(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancels := check.Check{Name: "cancels", Run: func(context.Context, io.Writer) error { cancel(); return nil }}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancels := check.Check{Name: "cancels", Run: func(context.Context, io.Writer) error { cancel(errors.New("a signal")); return nil }}
 	never := check.Check{Name: "never", Run: func(context.Context, io.Writer) error {
 		t.Error("a check was begun after the end")
 		return nil
 	}}
 	results := check.Run(ctx, io.Discard, []check.Check{cancels, never})
-	if results[0].Outcome != check.Passed || results[1].Outcome != check.Failed {
+	if results[0].Outcome != check.Passed || results[1].Outcome != check.Failed || results[1].Message != "not begun: a signal" {
 		t.Errorf("got %+v", results)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/push"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/nix"
 )
 
@@ -90,19 +91,29 @@ func (r *run) pushSummary(report *Report) {
 	for _, e := range report.CacheErrors {
 		c.note("cache fault: %s", e)
 	}
-	if len(report.Missing) > 0 && len(r.Caches) > 0 {
-		c.note("to do: %s", r.advice())
+	if len(report.Missing) > 0 {
+		c.note("to do: %s", r.advice(report))
 	}
 }
 
-// advice is what to do about paths that are missing in a cache that was named.
-func (r *run) advice() string {
+// advice is what to do about paths that are missing in the cache.
+func (r *run) advice(report *Report) string {
+	switch {
+	case len(r.Caches) > 0:
+	case len(report.CacheErrors) == 0: // it was interrupted
+		return "the next run pushes what is missing"
+	default:
+		return "mend what the fault names, or give another directory with --data, or a cache with --cache; the next run pushes what is missing"
+	}
 	cache := strings.TrimSuffix(r.Caches[0], "/")
 	switch {
 	case r.target != nil:
 		cache = r.target.URL()
 	case len(r.readOnly) > 0:
 		return "name a cache that takes pushes, or see why this one does not"
+	}
+	if _, err := push.NewClient(cache); err != nil { // a store that only nix copy knows
+		return fmt.Sprintf("`nix copy --to '%s' PATH` shows what is wrong there; once that is mended, the next run pushes what is missing", cache)
 	}
 	return fmt.Sprintf("`flywheel doctor %s` finds what is wrong there; once that is mended, the next run pushes what is missing", cache)
 }

@@ -140,7 +140,7 @@ func (r *run) substituters(ctx context.Context, caches []string) {
 
 	switch {
 	case len(urls) == 0:
-		r.console.step("substituters", began, "no cache answers: the build goes on without")
+		r.console.step("substituters", began, "no cache answers: going on without")
 	case r.target == nil:
 		r.console.step("substituters", began, "pulling from %s; pushing to none", strings.Join(urls, " "))
 	default:

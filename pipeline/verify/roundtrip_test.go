@@ -214,6 +214,31 @@ func TestADeadCacheIsAskedNothingMore(t *testing.T) {
 	}
 }
 
+func TestAMissingRightIsNoMissingGRPC(t *testing.T) {
+	t.Parallel()
+	for grpcStatus, want := range map[string]string{
+		"16": "gRPC answers, and nothing was found out for want of rights: ",
+		"7":  "gRPC answers, and nothing was found out for want of rights: ",
+		"12": "no gRPC at the URL's host",
+	} {
+		url, _ := realCache(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor == 1 {
+					h.ServeHTTP(w, r)
+					return
+				}
+				w.Header().Set("Content-Type", "application/grpc")
+				w.Header().Set("Grpc-Status", grpcStatus)
+				w.Header().Set("Grpc-Message", "no token was sent")
+			})
+		})
+		_, results := outcomes(t.Context(), t, Options{URL: url, ReadOnly: true})
+		if r := resultOf(t, results, "bazel"); r.Outcome != check.Skipped || !strings.HasPrefix(r.Message, want) {
+			t.Errorf("status %s: %+v", grpcStatus, r)
+		}
+	}
+}
+
 func TestReadOnlyPushesNothing(t *testing.T) {
 	t.Parallel()
 	url, _ := realCache(t, func(h http.Handler) http.Handler {

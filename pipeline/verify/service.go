@@ -14,6 +14,7 @@ import (
 
 	repb "github.com/bazelbuild/remote-apis/build/bazel/remote/execution/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -90,7 +91,11 @@ func (c *cache) bazel(ctx context.Context) (string, error) {
 	said, err := repb.NewCapabilitiesClient(conn).GetCapabilities(ctx, &repb.GetCapabilitiesRequest{InstanceName: strings.Trim(c.base.Path, "/")})
 	if err != nil {
 		reason := fmt.Sprintf("%s: %s", address, oneLine(status.Convert(err).Message()))
-		if c.grpc == "" {
+		switch code := status.Code(err); {
+		case c.grpc != "":
+		case code == codes.Unauthenticated || code == codes.PermissionDenied:
+			return "", fmt.Errorf("%w: gRPC answers, and nothing was found out for want of rights: %s", check.ErrSkip, reason)
+		default:
 			// HTTP and gRPC often have names of their own behind a gateway.
 			return "", fmt.Errorf("%w: no gRPC at the URL's host (%s); say where it is with --grpc", check.ErrSkip, reason)
 		}

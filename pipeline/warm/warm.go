@@ -151,11 +151,23 @@ func OK(results []Result) bool {
 func Table(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range results {
-		message, _, _ := strings.Cut(r.Message, "\n")
+		message := essence(r.Message)
 		if message == "" {
 			message = strings.Join(r.Results, " ")
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.1fs\t%s\n", r.Installable, r.Outcome, r.Seconds, message)
 	}
 	return t.Flush()
+}
+
+// essence is the line of a message that says what is wrong: nix's own begins with
+// what it warns of, and where it looked.
+func essence(message string) string {
+	first, _, _ := strings.Cut(message, "\n")
+	for line := range strings.Lines(message) {
+		if strings.HasPrefix(line, "error:") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return first
 }

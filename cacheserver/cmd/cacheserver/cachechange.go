@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,6 +83,9 @@ Exit status: 0 made, 1 there is one of that name, or failed, 2 bad usage.`,
 			if err := nixcache.CheckCacheName(args[0]); err != nil {
 				return usageError{err}
 			}
+			if err := config.CheckStoreDir(storeDir); err != nil {
+				return usageError{fmt.Errorf("--store-dir %q: %w", storeDir, err)}
+			}
 			change, err := flags.change(cmd.Flags())
 			if err != nil {
 				return err
@@ -91,7 +95,7 @@ Exit status: 0 made, 1 there is one of that name, or failed, 2 bad usage.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, e.Close()) }()
-			c, err := cacheserver.CreateCache(cmd.Context(), e.Index, args[0], storeDir, change)
+			c, err := cacheserver.CreateCache(cmd.Context(), e.Index, args[0], path.Clean(storeDir), change)
 			if errors.Is(err, index.ErrExists) {
 				return fmt.Errorf("there is a cache %q already: cacheserver cache configure changes it", args[0])
 			}

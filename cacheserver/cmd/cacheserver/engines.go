@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,13 +55,13 @@ func open(cmd *cobra.Command, s *config.Settings) (*cacheserver.Engines, error) 
 	c := &s.Server
 	c.PackCache = 0 // commands read what they read once
 	noCache := fmt.Errorf("there is no cache in %s: --data, --storage and --index say where it is, as for serve", c.Where())
-	if file := c.Index; !strings.Contains(file, "://") {
-		if file == "" {
-			file = filepath.Join(c.Data, "index.sqlite")
-		}
-		if _, err := os.Stat(file); err != nil {
-			return nil, noCache
-		}
+	if err := look(cmp.Or(c.Index, filepath.Join(c.Data, "index.sqlite")), noCache); err != nil {
+		return nil, err
+	}
+	// To a repair, an empty directory that was meant to be another is a loss of all.
+	packs := cmp.Or(c.Storage, filepath.Join(c.Data, "packs"))
+	if err := look(packs, fmt.Errorf("there is no directory %s with packs: --data and --storage say where they are, as for serve; if they are lost, make it", packs)); err != nil {
+		return nil, err
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -77,6 +79,22 @@ func open(cmd *cobra.Command, s *config.Settings) (*cacheserver.Engines, error) 
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
+}
+
+// look finds out that a file or directory is there before opening makes it. What has
+// a scheme is neither.
+func look(file string, missing error) error {
+	if strings.Contains(file, "://") {
+		return nil
+	}
+	_, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("looking for the cache: %w: run it as the user that the server runs as", err)
+	case err != nil:
+		return missing
+	}
+	return nil
 }
 
 // exactly wants n arguments.

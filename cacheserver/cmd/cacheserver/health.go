@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,19 +24,24 @@ Exit status: 0 healthy, 1 not, 2 bad usage.`,
 		Example: "  cacheserver health http://127.0.0.1:8080",
 		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			url := "http://127.0.0.1:8080"
+			server := "http://127.0.0.1:8080"
 			if len(args) == 1 {
-				url = args[0]
+				server = args[0]
 			}
-			return health(cmd.Context(), url)
+			return health(cmd.Context(), server)
 		},
 	}
 }
 
-func health(ctx context.Context, url string) error {
+func health(ctx context.Context, server string) error {
+	at, err := url.Parse(server)
+	if err != nil || (at.Scheme != "http" && at.Scheme != "https") || at.Host == "" {
+		return usageError{fmt.Errorf("URL %q: want http://HOST[:PORT] or https://…", server)}
+	}
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/healthz", nil)
+	at = at.JoinPath("healthz")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return usageError{err}
 	}
@@ -45,7 +51,7 @@ func health(ctx context.Context, url string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s/healthz answers %s", url, resp.Status)
+		return fmt.Errorf("%s answers %s", at.Redacted(), resp.Status)
 	}
 	return nil
 }

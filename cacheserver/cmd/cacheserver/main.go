@@ -13,6 +13,7 @@ import (
 	// The image has no certificates but these.
 	_ "golang.org/x/crypto/x509roots/fallback"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/commandline"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 )
 
@@ -38,26 +39,28 @@ func run(args []string) int {
 		Short:         "A Nix binary cache over one deduplicating store",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), healthCommand(), gcCommand(), fsckCommand(), pinCommand(), pathCommand(), cacheCommand(), tokenCommand(), configCommand())
+	commandline.Strict(root, func(err error) error { return usageError{err} })
 	root.SetArgs(args)
+	out := &commandline.Output{To: os.Stdout}
+	root.SetOut(out)
+	root.SetErr(os.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	var faults config.Faults
 	switch {
-	case err == nil:
+	case err == nil && out.Err() == nil:
 		return 0
+	case err == nil:
+		err = out.Err()
 	case errors.As(err, &faults):
 		for _, f := range faults {
 			fmt.Fprintf(os.Stderr, "cacheserver: %v\n", f)
 		}
 		return exitUsage
-	case errors.As(err, &usage) || cmd == root:
+	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "cacheserver: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitUsage
 	}

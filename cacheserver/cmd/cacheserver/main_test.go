@@ -136,7 +136,7 @@ func servers(ts *testscript.TestScript) map[string]*server {
 }
 
 // signal NAME SIGNAL ends a server with it; its exit status, or the signal that ended
-// it, is then in $NAME_STATUS, and what it wrote to stderr is the stderr.
+// it, is then in $NAME_STATUS, and what it wrote to stderr is the stderr; to stdout, what came after its key.
 func kill(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: signal NAME TERM|INT|KILL")
@@ -147,7 +147,7 @@ func kill(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no server %s or no signal %s", args[0], args[1])
 	}
 	ts.Check(s.cmd.Process.Signal(sig))
-	_, err := io.Copy(io.Discard, s.stdout)
+	_, err := io.Copy(ts.Stdout(), s.stdout)
 	ts.Check(err)
 	_ = s.cmd.Wait() // its outcome is in ProcessState
 	ts.Setenv(args[0]+"_STATUS", s.cmd.ProcessState.String())

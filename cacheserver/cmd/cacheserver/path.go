@@ -62,6 +62,9 @@ Exit status: 0 removed, 1 something needs it, it is not there, or failed, 2 bad 
 
 func deletePath(ctx context.Context, x index.Index, cache int64, hash string, withReferrers bool, out io.Writer) error {
 	p, err := x.Path(ctx, cache, hash)
+	if errors.Is(err, index.ErrNotFound) {
+		return fmt.Errorf("the cache does not hold %s", hash)
+	}
 	if err != nil {
 		return err
 	}
@@ -145,15 +148,6 @@ func cacheFlag(f *pflag.FlagSet, name *string) {
 }
 
 // onCache opens the engines for work on one cache.
-func onCache(cmd *cobra.Command, s *config.Settings, name string, work func(e *cacheserver.Engines, cache int64) error) (err error) {
-	e, err := open(cmd, s)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, e.Close()) }()
-	there, err := e.Index.Cache(cmd.Context(), name)
-	if err != nil {
-		return err
-	}
-	return work(e, there.ID)
+func onCache(cmd *cobra.Command, s *config.Settings, name string, work func(e *cacheserver.Engines, cache int64) error) error {
+	return onWholeCache(cmd, s, name, func(e *cacheserver.Engines, c index.Cache) error { return work(e, c.ID) })
 }

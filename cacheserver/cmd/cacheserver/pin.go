@@ -11,6 +11,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/config"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/nixcache"
 )
 
 func pinCommand() *cobra.Command {
@@ -46,6 +47,9 @@ Exit status: 0 pinned, 1 failed, 2 bad usage.`,
 			if keep < 1 {
 				return usageError{errors.New("--keep must be at least 1; pin remove removes pins")}
 			}
+			if err := nixcache.CheckPinName(args[0]); err != nil {
+				return usageError{err}
+			}
 			return onCache(cmd, s, cache, func(e *cacheserver.Engines, id int64) error {
 				hash, err := hashOf(args[1])
 				if err != nil {
@@ -66,7 +70,8 @@ Exit status: 0 pinned, 1 failed, 2 bad usage.`,
 	f := cmd.Flags()
 	s.AddFlags(f, config.Engines)
 	cacheFlag(f, &cache)
-	f.Var(config.Age(&expires), "expires", "when the pin ends, such as 30d (default never)")
+	f.Var(config.Age(&expires), "expires", "when the pin ends, such as 30d")
+	f.Lookup("expires").DefValue = "never" // an age has "off" for it
 	f.IntVar(&keep, "keep", keep, "how many revisions of the name to keep")
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -74,8 +75,11 @@ func serve(ctx context.Context, o *config.Settings, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", o.Listen)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%w (is another server running? --listen takes another address)", err)
+	case err != nil:
+		return fmt.Errorf("%w (--listen takes another address, such as 127.0.0.1:8080)", err)
 	}
 	var onlyGRPC []net.Listener
 	if o.GRPCListen != "" {

@@ -41,6 +41,7 @@ results' store paths go to standard output, everything else to standard error.
 
 Exit status:
   0    built
+  1    built, but what was to be written then could not be
   2    bad usage
   3    there is no nix that can be used (--setup installs it)
   20   the build failed; nix's message is the last on the screen
@@ -100,7 +101,8 @@ func (o *buildOptions) check() error {
 	if o.Parallel < 0 {
 		return fmt.Errorf("--parallel %d: want 1 or more", o.Parallel)
 	}
-	return errors.Join(checkCaches(&o.Options), checkFile("report", o.report), checkFile("summary", o.markdown), o.reporting.check())
+	return errors.Join(checkCaches(&o.Options), checkFile("report", o.report), checkFile("summary", o.markdown),
+		checkDir("out", o.CopyOut), checkDir("gc-root", o.GCRoot), checkLink("out-link", o.OutLink), o.reporting.check())
 }
 
 func build(cmd *cobra.Command, o buildOptions) error {
@@ -116,31 +118,36 @@ func build(cmd *cobra.Command, o buildOptions) error {
 	if report == nil {
 		return err
 	}
+	unwritten := o.write(report)
+	// Last: whoever reads the results may have gone, which ends the process.
 	for _, path := range report.Results {
 		fmt.Fprintln(cmd.OutOrStdout(), path)
-	}
-	if o.report != "" {
-		if err := report.Write(o.report); err != nil {
-			return err
-		}
-	}
-	if o.markdown != "" {
-		if err := os.WriteFile(o.markdown, []byte(report.Markdown()), 0o644); err != nil {
-			return fmt.Errorf("writing the summary: %w", err)
-		}
 	}
 	var failed *nix.BuildError
 	switch {
 	case errors.As(err, &failed):
-		return &exitError{exitFailed, lastMessage{err, report.Message}}
-	case err != nil && report.Outcome == flywheel.Built:
-		return err // what comes after the build
-	case err != nil:
-		return &exitError{exitFailed, err}
+		return &exitError{exitFailed, errors.Join(unwritten, lastMessage{err, report.Message})}
+	case err != nil && report.Outcome != flywheel.Built:
+		return &exitError{exitFailed, errors.Join(unwritten, err)}
+	case err != nil || unwritten != nil:
+		return errors.Join(unwritten, err) // what comes after the build
 	case o.requireCache && (len(report.CacheErrors) > 0 || len(report.Missing) > 0):
 		return &exitError{exitNoCache, errors.New("built, but the cache had faults and --require-cache was given")}
 	}
 	return nil
+}
+
+// write writes the files that the flags name.
+func (o *buildOptions) write(report *flywheel.Report) (err error) {
+	if o.report != "" {
+		err = report.Write(o.report)
+	}
+	if o.markdown != "" {
+		if e := os.WriteFile(o.markdown, []byte(report.Markdown()), 0o644); e != nil {
+			err = errors.Join(err, fmt.Errorf("writing the summary: %w", e))
+		}
+	}
+	return err
 }
 
 // lastMessage is printed as nix's own words.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,6 +89,38 @@ func checkFile(flag, file string) error {
 	}
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return fmt.Errorf("--%s %s: this is a directory", flag, file)
+	}
+	return nil
+}
+
+// checkDir says so when a directory that is to be filled at the end cannot be one.
+func checkDir(flag, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && info.IsDir():
+			return nil
+		case err == nil:
+			return fmt.Errorf("--%s %s: %s is no directory", flag, dir, at)
+		case at == filepath.Dir(at):
+			return nil // nothing to look at: making it will tell
+		}
+	}
+}
+
+// checkLink says so when a symlink that is to be made at the end cannot be.
+func checkLink(flag, link string) error {
+	if link == "" {
+		return nil
+	}
+	if info, err := os.Lstat(link); err == nil && info.Mode().Type() != fs.ModeSymlink {
+		return fmt.Errorf("--%s %s: something else is there, and no symlink", flag, link)
+	}
+	if info, err := os.Stat(filepath.Dir(link)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--%s %s: there is no directory %s", flag, link, filepath.Dir(link))
 	}
 	return nil
 }

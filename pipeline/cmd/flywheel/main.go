@@ -16,6 +16,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback"
 	"golang.org/x/sys/unix"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/commandline"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
 )
 
@@ -102,17 +103,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Short:         "Build with Nix, pull from the cache, and fill it while building",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	out := &commandline.Output{To: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	root.AddCommand(buildCommand(), pushCommand(), watchCommand(), validateCommand(), testCommand(), environmentCommand(), verifyCommand(), bazelrcCommand(), execCommand(), useCommand(), doctorCommand(), warmCommand(),
 		planCommand(), deployCommand(), destroyCommand(), runnersCommand(), healthCommand(), enrollCommand())
+	commandline.Strict(root, usage)
 	cmd, err := root.ExecuteContextC(ctx)
-	return status(ctx, cmd, err, stderr)
+	ended := status(ctx, cmd, err, stderr)
+	if err := out.Err(); err != nil && ended == exitOK {
+		fmt.Fprintf(stderr, "flywheel: %v\n", err)
+		return exitInternal
+	}
+	return ended
 }
 
 // status says what an error means to whoever called the command.
@@ -138,8 +144,6 @@ func status(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer
 		}
 	case errors.Is(err, flywheel.ErrNotReady):
 		exit = &exitError{exitNotReady, err}
-	case !cmd.HasParent():
-		exit = &exitError{exitUsage, err} // cobra's word for an unknown command
 	default:
 		exit = &exitError{exitInternal, err}
 	}

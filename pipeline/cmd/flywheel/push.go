@@ -37,6 +37,7 @@ the job's own identity (ATTIC_ID_TOKEN in GitLab; GitHub is asked for one).
 
 Exit status:
   0    the cache holds everything
+  1    a path is none of the store's, or is not valid: nothing was pushed
   2    bad usage
   3    there is no nix that can be used
   21   something is missing in the cache, or is not pinned; the summary says what

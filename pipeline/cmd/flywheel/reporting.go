@@ -58,7 +58,7 @@ func (r *reporting) check() error {
 	if screens > 1 {
 		return errors.New("--reporter: one can have the screen; give the others a file, as in jsonl=run.jsonl")
 	}
-	return nil
+	return checkDir("artifacts", r.artifacts)
 }
 
 // watched tells a run's events to all who are to see them.

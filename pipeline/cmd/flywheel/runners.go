@@ -72,8 +72,6 @@ func runnersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runners",
 		Short: "Keep the fleet's runners alive",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(rotateCommand())
 	return cmd
@@ -128,8 +126,6 @@ func healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Say how what was deployed is doing",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(healthRunnersCommand())
 	return cmd

@@ -174,8 +174,10 @@ func (o *useOptions) instead(err error, cache nixconf.Cache) error {
 	case errors.Is(err, nixconf.ErrReadOnly):
 		return fmt.Errorf("%w\nWhere NixOS or Home Manager makes it, add to its configuration, and switch to it:\n  %s",
 			err, strings.Join(nixconf.Module(cache), "\n  "))
-	case errors.Is(err, nixconf.ErrNotAllowed):
+	case errors.Is(err, nixconf.ErrNotAllowed) && o.system:
 		return fmt.Errorf("%w: run it as root, or with --user", err)
+	case errors.Is(err, nixconf.ErrNotAllowed):
+		return fmt.Errorf("%w: look whose it is, or add by hand what --print prints", err)
 	}
 	return err
 }

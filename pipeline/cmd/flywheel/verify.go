@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +28,7 @@ func verifyCommand() *cobra.Command {
 over, and then sends a small new path around: it is pushed, its narinfo has to be
 signed by the expected key, its NAR has to come back whole, and Nix, where it is
 installed, has to substitute it into an empty store. There is no way to delete a
-path from outside, so that it (1.2 KB) is left to the cache's retention. Also
+path from outside, so that it (1.1 KB) is left to the cache's retention. Also
 looked at: the certificate, Bazel's protocol, and how long a lookup takes.
 
 Each attempt that fails is a line with its reason; the pauses grow from half a
@@ -97,11 +98,17 @@ Exit status:
 	return cmd
 }
 
-// grpcOf is where the stack puts gRPC: at a name beside the host's, because a
-// gateway's HTTPRoute and GRPCRoute may not share one.
+// grpcOf is where the module cache-server puts gRPC: at a name beside the host's,
+// because a gateway's HTTPRoute and GRPCRoute may not share one. A label of a name has
+// 63 characters at most (RFC 1035, 2.3.4).
 func grpcOf(e environment.Environment) string {
+	const suffix, most = "-grpc", 63
 	first, rest, _ := strings.Cut(e.Host, ".")
-	return "grpcs://" + first + "-grpc." + rest
+	if len(first)+len(suffix) > most {
+		sum := sha256.Sum256([]byte(first))
+		first = fmt.Sprintf("%s-%x", first[:most-len(suffix)-9], sum[:4])
+	}
+	return "grpcs://" + first + suffix + "." + rest
 }
 
 // place is the environment that a command works on.

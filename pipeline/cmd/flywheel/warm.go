@@ -76,11 +76,15 @@ Exit status:
 }
 
 func (o *warmOptions) check(stdin io.Reader, args []string) (err error) {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		return errors.New("what is to be kept warm? A file that lists it, or installables")
-	}
-	if o.Keep < 1 {
+	case o.Keep < 1:
 		return fmt.Errorf("--keep %d: want 1 or more", o.Keep)
+	case o.Keep > 1 && o.Pin == "":
+		return errors.New("--keep says how many revisions of each pin stay: --pin PREFIX makes pins")
+	case o.Parallel < 0:
+		return fmt.Errorf("--parallel %d: want 1 or more", o.Parallel)
 	}
 	if o.File == "" && len(args) == 1 && meantAsFile(args[0]) {
 		return fmt.Errorf("%s is not there: no file that lists what is to be kept warm, nor a flake", args[0])

@@ -43,6 +43,9 @@ Exit status:
 			if len(o.Caches) == 0 {
 				return usage(errors.New("--cache is missing: say which cache is to hold what is built"))
 			}
+			if o.DrainTime < 0 {
+				return usage(fmt.Errorf("--drain %v: is negative", o.DrainTime))
+			}
 			var err error
 			if o.State == "" {
 				o.State, err = queue.Dir()
