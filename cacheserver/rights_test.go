@@ -163,6 +163,7 @@ func TestTheTableOfRights(t *testing.T) {
 		{"nix copy", g.over("PUT", "/private/log/"+drv, "a log"), auth.Push, taken},
 		{"nix copy, netrc", g.netrc("PUT", "/private/log/"+drv, "a log"), auth.Push, taken},
 		{"nix copy to a public cache", g.over("PUT", "/public/log/"+drv, "a log"), auth.Push, "403 403 403 403 403 403"},
+		{"a path that is absent is removed", g.over("DELETE", "/private/"+absent+".narinfo", ""), auth.Delete, missing},
 		{"push protocol, begin", g.over("GET", "/private/_push/v1", ""), auth.Push, "401 401 401 401 200 200"},
 		{"push protocol, query", g.over("POST", "/private/_push/v1/missing-paths", `{"hashes":[]}`), auth.Push, there},
 		{"push protocol, chunks", g.over("POST", "/private/_push/v1/chunks", ""), auth.Push, taken},

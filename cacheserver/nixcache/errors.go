@@ -34,6 +34,7 @@ const (
 	codeUnauthorized = "unauthorized"
 	codeForbidden    = "forbidden"
 	codeUnsupported  = "unsupported"
+	codeNeeded       = "needed"
 )
 
 // retryAfter is how many seconds a client is asked to wait for storage or database to
@@ -100,6 +101,9 @@ func answerTo(err error) (int, push.Error) {
 	case is(packstore.ErrUnavailable, index.ErrUnavailable):
 		answer.Code, answer.Message = push.CodeUnavailable, "the server's storage or database cannot be reached now; try again later"
 		return http.StatusServiceUnavailable, answer
+	case is(errNeeded):
+		answer.Code = codeNeeded
+		return http.StatusConflict, answer
 	case is(errUnsupported):
 		answer.Code = codeUnsupported
 		return http.StatusUnsupportedMediaType, answer

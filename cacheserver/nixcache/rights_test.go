@@ -114,6 +114,7 @@ func requests(t testing.TB, cache string) []request {
 		{method: "POST", route: in("/_push/v1/missing-chunks"), rights: push},
 		{method: "POST", route: in("/_push/v1/chunks"), rights: push},
 		{method: "POST", route: in("/_push/v1/paths"), body: p.commit(), rights: push},
+		{method: "DELETE", route: in(p.narinfo()), rights: []auth.Right{auth.Delete}},
 		{method: "GET", route: in("/attic-cache-info"), rights: pull, attic: true},
 		{method: "GET", route: "/_api/v1/cache-config/" + cache, rights: pull, attic: true},
 		{method: "POST", route: "/_api/v1/get-missing-paths", body: missing, rights: push, attic: true},

@@ -16,6 +16,7 @@ func (d *Door) Handler() http.Handler {
 	mux.HandleFunc("PUT /nix-cache-info", d.with(d.putCacheInfo, auth.Push))
 	mux.HandleFunc("GET /{file}", d.with(d.file, auth.Pull))
 	mux.HandleFunc("PUT /{file}", d.with(d.putFile, auth.Push))
+	mux.HandleFunc("DELETE /{file}", d.with(d.deleteFile, auth.Delete))
 	mux.HandleFunc("GET /nar/{file}", d.with(d.nar, auth.Pull))
 	mux.HandleFunc("PUT /nar/{file}", d.with(d.putNAR, auth.Push))
 	for pattern, kind := range map[string]*objectKind{

@@ -29,7 +29,7 @@ import (
 const (
 	tripName = "flywheel-verify"
 	// tripSize is of its contents: enough to be stored as a real path is, and too
-	// little to be missed, since nothing deletes it but retention.
+	// little to be missed where this may not delete it.
 	tripSize = 1 << 10
 	// maxNAR bounds what is read of an answer that should be of tripSize.
 	maxNAR = 64 << 10
@@ -107,7 +107,7 @@ func (c *cache) push(ctx context.Context) (string, error) {
 		return "", pushFault(ctx, "committing what was pushed", err)
 	}
 	c.trip = t
-	return fmt.Sprintf("%s, %d bytes; it is left to retention", t.info.StorePath, t.info.NarSize), nil
+	return fmt.Sprintf("%s, %d bytes", t.info.StorePath, t.info.NarSize), nil
 }
 
 func pushFault(ctx context.Context, doing string, err error) *fault {

@@ -81,6 +81,41 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("%s %s: %s\n%s", r.Name, r.Outcome, r.Message, out)
 			}
 		}
+		pushed := regexp.MustCompile(`/nix/store/([a-z0-9]{32})-` + tripName).FindStringSubmatch(out)
+		if pushed == nil {
+			t.Fatalf("nothing was pushed:\n%s", out)
+		}
+		resp, err := http.Get(url + "/" + pushed[1] + ".narinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("it is left behind: %s", resp.Status)
+		}
+	}
+}
+
+// Whoever may push, but not delete, has a healthy cache all the same.
+func TestWhatMayNotBeDeletedIsLeftToRetention(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]check.Outcome{
+		http.StatusUnauthorized: check.Skipped, http.StatusForbidden: check.Skipped, http.StatusMethodNotAllowed: check.Skipped,
+		http.StatusInternalServerError: check.Failed, http.StatusNotFound: check.Failed, http.StatusOK: check.Failed,
+	} {
+		url, _ := realCache(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodDelete {
+					w.WriteHeader(status)
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		out, results := outcomes(t.Context(), t, Options{URL: url})
+		if r := resultOf(t, results, "delete"); r.Outcome != want {
+			t.Errorf("%d: %s %s\n%s", status, r.Outcome, r.Message, out)
+		}
 	}
 }
 
@@ -89,7 +124,7 @@ func spoiled(pattern string, f func([]byte) []byte) func(http.Handler) http.Hand
 	match := regexp.MustCompile(pattern)
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !match.MatchString(r.URL.Path) {
+			if r.Method == http.MethodDelete || !match.MatchString(r.URL.Path) {
 				h.ServeHTTP(w, r)
 				return
 			}
@@ -243,7 +278,7 @@ func TestReadOnlyPushesNothing(t *testing.T) {
 	t.Parallel()
 	url, _ := realCache(t, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPost && r.ProtoMajor == 1 || r.Method == http.MethodPut {
+			if r.Method == http.MethodPost && r.ProtoMajor == 1 || r.Method == http.MethodPut || r.Method == http.MethodDelete {
 				t.Errorf("%s %s", r.Method, r.URL.Path)
 			}
 			h.ServeHTTP(w, r)

@@ -88,6 +88,7 @@ func (c *cache) checks() []check.Check {
 			check.Check{Name: "signature", Run: c.afterPush(attemptTime, c.signed)},
 			check.Check{Name: "substitution", Run: c.afterPush(attemptTime, c.substitute)},
 			check.Check{Name: "nix", Run: c.afterPush(nixTime, c.nix)},
+			check.Check{Name: "delete", Run: c.afterPush(attemptTime, c.remove)},
 		)
 	}
 	return append(checks,

@@ -27,9 +27,9 @@ func verifyCommand() *cobra.Command {
 		Long: `Asks a cache for its nix-cache-info until the answer is right or the time is
 over, and then sends a small new path around: it is pushed, its narinfo has to be
 signed by the expected key, its NAR has to come back whole, and Nix, where it is
-installed, has to substitute it into an empty store. There is no way to delete a
-path from outside, so that it (1.1 KB) is left to the cache's retention. Also
-looked at: the certificate, Bazel's protocol, and how long a lookup takes.
+installed, has to substitute it into an empty store. Then it is deleted or, where
+the token has not the right, left to the cache's retention (1.1 KB). Also looked at:
+the certificate, Bazel's protocol, and how long a lookup takes.
 
 Each attempt that fails is a line with its reason; the pauses grow from half a
 second to 15. What time does not mend, such as a wrong key, is not tried again.
