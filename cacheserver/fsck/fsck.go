@@ -26,6 +26,10 @@ const settling = 15 * time.Minute
 // step is how many rows one transaction is given.
 const step = 1000
 
+// ErrAllLost is a repair's that would drop everything: it was given another storage
+// than the index's, rather.
+var ErrAllLost = errors.New("none of the packs that the index knows is in the storage")
+
 // Report is what a check found, and what a repair did.
 type Report struct {
 	Packs  int64 // checked
@@ -65,12 +69,15 @@ type Checker struct {
 	Store *cas.Store
 	// Repair mends what is found.
 	Repair bool
+	// AllLost lets a repair drop everything where no pack is left.
+	AllLost bool
 	// Progress is called after each pack, if it is set.
 	Progress func(Progress)
 }
 
 // Run checks everything. It holds the collector's lock, so that nothing moves;
-// pushes and pulls go on. index.ErrLocked: a collection is under way.
+// pushes and pulls go on. index.ErrLocked: a collection is under way. ErrAllLost: a
+// repair has changed nothing.
 func (c *Checker) Run(ctx context.Context) (*Report, error) {
 	r := &Report{}
 	err := index.WithLock(ctx, c.Index, collect.LockName, func(ctx context.Context) error {
@@ -106,6 +113,10 @@ func (c *Checker) check(ctx context.Context, r *Report) error {
 		if len(page) < step {
 			break
 		}
+	}
+	there := func(name string) bool { _, ok := sizes[name]; return ok }
+	if c.Repair && !c.AllLost && len(known) > 0 && !slices.ContainsFunc(known, there) {
+		return fmt.Errorf("%w: there should be %d", ErrAllLost, len(known))
 	}
 	total := int64(len(known))
 	for _, name := range known {

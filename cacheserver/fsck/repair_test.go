@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -238,6 +239,36 @@ func TestALostIndex(t *testing.T) {
 			t.Errorf("%d chunks were sent of which one was damaged", sent)
 		}
 		r.wantServed(t, spoiled)
+	})
+}
+
+// What looks like a loss of everything is a wrong directory, or a disk that is not
+// mounted.
+func TestNotEverythingIsDroppedUnasked(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, r *rig) {
+		p := newPath("a", words(3000, "1"))
+		r.push(t, p)
+		file := r.file(t, r.names(t)[0])
+		must(t, os.Rename(file, file+".away"))
+		checker := fsck.Checker{Packs: r.packs, Index: r.index, Store: r.store, Repair: true}
+		before := r.usage(t)
+		_, err := checker.Run(t.Context())
+		wantErr(t, err, fsck.ErrAllLost)
+		if u := r.usage(t); u != before {
+			t.Errorf("%+v became %+v", before, u)
+		}
+		must(t, os.Rename(file+".away", file))
+		r.wantServed(t, p)
+		r.wantGood(t)
+
+		must(t, os.Remove(file))
+		checker.AllLost = true
+		got, err := checker.Run(t.Context())
+		must(t, err)
+		wantPaths(t, got, p)
+		r.push(t, p)
+		r.wantServed(t, p)
 	})
 }
 

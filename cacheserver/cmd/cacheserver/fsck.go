@@ -24,7 +24,7 @@ var errDropped = errors.New("some paths could not be saved and were dropped: pus
 
 func fsckCommand() *cobra.Command {
 	s := config.New()
-	var repair bool
+	var repair, allLost bool
 	cmd := &cobra.Command{
 		Use:   "fsck",
 		Short: "Read everything back, and mend what is damaged",
@@ -34,7 +34,9 @@ hits. Servers may go on; collection waits.
 With --repair, packs that the index does not know are recorded (after the index
 was lost: start the server once, or restore a backup of it, then repair); damaged
 chunks are looked for in other packs; what no pack has is dropped with the paths
-that need it, so that the next push brings it back.
+that need it, so that the next push brings it back. Where none of the packs is there
+that the index knows, nothing is changed but with --all-lost: another storage was
+meant, rather.
 ` + enginesHelp + `
 
 Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
@@ -43,15 +45,21 @@ Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
   cacheserver fsck --repair --storage s3:// --index postgres://…`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if allLost && !repair {
+				return usageError{errors.New("--all-lost says what --repair may do: give both")}
+			}
 			e, err := open(cmd, s)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, e.Close()) }()
-			checker := fsck.Checker{Packs: e.Packs, Index: e.Index, Store: e.Store, Repair: repair, Progress: progressTo(os.Stderr)}
+			checker := fsck.Checker{Packs: e.Packs, Index: e.Index, Store: e.Store, Repair: repair, AllLost: allLost, Progress: progressTo(os.Stderr)}
 			r, err := checker.Run(cmd.Context())
 			if errors.Is(err, index.ErrLocked) {
 				return errors.New("another process is collecting, or checking, this store: try again when it is through")
+			}
+			if errors.Is(err, fsck.ErrAllLost) {
+				return fmt.Errorf("%w, in %s: --data, --storage and --index are to be as for serve; if all packs are lost, --all-lost drops what they held", err, s.Server.Where())
 			}
 			printCheck(cmd.OutOrStdout(), r, repair)
 			switch {
@@ -69,6 +77,7 @@ Exit status: 0 all is well, or was mended without loss, 1 failed, 2 bad usage,
 	}
 	s.AddFlags(cmd.Flags(), config.Engines)
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is found")
+	cmd.Flags().BoolVar(&allLost, "all-lost", false, "with --repair, drop everything where no pack is left")
 	return cmd
 }
 
