@@ -37,6 +37,7 @@ func run(args []string) int {
 	root := &cobra.Command{
 		Use:           "cacheserver",
 		Short:         "A Nix binary cache over one deduplicating store",
+		Version:       commandline.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -101,6 +101,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "flywheel",
 		Short:         "Build with Nix, pull from the cache, and fill it while building",
+		Version:       commandline.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
