@@ -5,7 +5,7 @@ routing = {
   kind    = "gateway"
   gateway = { name = "public", namespace = "gateway-system", section = "https" }
 }
-clients = ["bates-ils-runners-jobs", "bates-ils-runners-dind"]
+clients = ["bates-ils-runners-jobs", "bates-ils-runners-dind", "gitlab-runners-jobs"]
 
 object_store = "minio"
 minio        = { mode = "standalone" } # 1 x 10Gi

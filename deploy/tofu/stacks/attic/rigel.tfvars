@@ -5,7 +5,7 @@ routing = {
   kind    = "gateway"
   gateway = { name = "public", namespace = "gateway-system", section = "https" }
 }
-clients = ["bates-ils-runners-jobs", "bates-ils-runners-dind"]
+clients = ["bates-ils-runners-jobs", "bates-ils-runners-dind", "gitlab-runners-jobs"]
 
 object_store = "minio"
 minio        = { mode = "distributed", servers = 4, volumes_per_server = 4, volume_size = "50Gi" } # 800Gi raw

@@ -1,5 +1,6 @@
 # group_id: -var group_id=…
-cache = { url = "https://attic-cache.beehive.bates.edu/main" }
+# Inside the cluster, where the policies of jobs and of the cache let them meet.
+cache = { url = "http://attic-cache.attic-cache.svc:8080/main" }
 
 runners = {
   docker = { concurrent = 5, max = 2 }

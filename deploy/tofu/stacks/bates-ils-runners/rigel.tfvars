@@ -1,5 +1,6 @@
 # group_id: -var group_id=…
-cache = { url = "https://attic-cache.rigel.bates.edu/main" }
+# Inside the cluster, where the policies of jobs and of the cache let them meet.
+cache = { url = "http://attic-cache.attic-cache.svc:8080/main" }
 
 runners = {
   docker = { concurrent = 10, min = 2, max = 5 }
