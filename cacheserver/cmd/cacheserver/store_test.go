@@ -131,6 +131,7 @@ func changePacks(ts *testscript.TestScript, neg bool, args []string) {
 			disk, err := packstore.OpenDisk(filepath.Join(ts.MkAbs(args[0]), "packs"))
 			ts.Check(err)
 			ts.Check(disk.Put(context.Background(), name[:len(name)-1]+"z", int64(len(b)), bytes.NewReader(b)))
+			ts.Check(disk.Close()) // or its journal brings the copy back once it is deleted
 		case "spoil":
 			b[len(b)/3] ^= 1
 			ts.Check(os.WriteFile(file, b, 0o600))
