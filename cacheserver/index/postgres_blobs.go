@@ -101,7 +101,7 @@ func (t *pgTx) lockBlob(b Blob, chunks []digest.Chunk, expires int64) (there Blo
 	return there, ids, nil
 }
 
-// AddBlobs implements Tx. All of them take as many round trips as one and a half.
+// AddBlobs implements Tx. Those that are new take three round trips together.
 func (t *pgTx) AddBlobs(blobs []NewBlob, expires time.Time) ([]Blob, error) {
 	added := make([]Blob, len(blobs))
 	if len(blobs) > 1 {
