@@ -94,6 +94,10 @@ func (r *readiness) check(ctx context.Context) []error {
 
 // ServeHTTP answers /readyz. Why a dependency is away is for the log only: anyone
 // may ask.
+//
+// With degraded=ok it says yes while a dependency is away, too: all replicas have the
+// same ones, so that a balancer that left them out would have none, not even for what
+// they hold themselves.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -102,13 +106,20 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.WriteString(w, "draining\n")
 		return
 	}
-	status, verdict, details := http.StatusOK, "ready\n", ""
+	away, details := false, ""
 	for i, err := range r.check(req.Context()) {
 		state := "ok"
 		if err != nil {
-			status, verdict, state = http.StatusServiceUnavailable, "not ready\n", "away"
+			away, state = true, "away"
 		}
 		details += r.dependencies[i].name + ": " + state + "\n"
+	}
+	status, verdict := http.StatusOK, "ready\n"
+	switch {
+	case away && req.URL.Query().Get("degraded") == "ok":
+		verdict = "degraded\n"
+	case away:
+		status, verdict = http.StatusServiceUnavailable, "not ready\n"
 	}
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, verdict+details)

@@ -83,6 +83,9 @@ func TestReadinessNamesTheDependencyThatIsAway(t *testing.T) {
 	if code, body := asks(t, url+"/readyz"); code != http.StatusServiceUnavailable || body != "not ready\nindex: ok\npacks: away\n" {
 		t.Errorf("%d %q", code, body)
 	}
+	if code, body := asks(t, url+"/readyz?degraded=ok"); code != http.StatusOK || body != "degraded\nindex: ok\npacks: away\n" {
+		t.Errorf("%d %q", code, body)
+	}
 	if code, _ := asks(t, url+"/healthz"); code != http.StatusOK {
 		t.Errorf("healthz: %d", code)
 	}
@@ -96,7 +99,7 @@ func TestReadinessGoesBeforeTheServerDoes(t *testing.T) {
 	conn, answer := underWay(t, url)
 	stop()
 	for {
-		code, text := asks(t, url+"/readyz")
+		code, text := asks(t, url+"/readyz?degraded=ok")
 		if code == http.StatusServiceUnavailable && text == "draining\n" {
 			break
 		}

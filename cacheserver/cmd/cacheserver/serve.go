@@ -36,7 +36,7 @@ goes until the packs fit.
 be there, and with who may do what: cacheserver config example prints one.
 
 /healthz answers ok while the server runs, /readyz while what it depends on is
-there as well. On SIGINT and SIGTERM, /readyz says no; after --drain-delay, no more
+there as well (/readyz?degraded=ok also while that is away). On SIGINT and SIGTERM, /readyz says no; after --drain-delay, no more
 connections are taken, and requests under way have --drain-time to end. A second
 signal ends it at once.
 

@@ -79,6 +79,18 @@ run "kubernetes_does_not_kill_a_server_that_drains" {
   }
 }
 
+run "replicas_serve_what_they_hold_while_the_bucket_is_away" {
+  command = plan
+
+  assert {
+    condition = (
+      yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].readinessProbe.httpGet.path == "/readyz?degraded=ok" &&
+      yamldecode(output.manifests["deployment"]).spec.template.spec.containers[0].startupProbe.httpGet.path == "/readyz"
+    )
+    error_message = "No replica would be asked, or one be rolled out that never saw its bucket."
+  }
+}
+
 run "clusters_before_1_30_have_no_sleep" {
   command = plan
 
