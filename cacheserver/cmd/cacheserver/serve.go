@@ -36,9 +36,9 @@ goes until the packs fit.
 be there, and with who may do what: cacheserver config example prints one.
 
 /healthz answers ok while the server runs, /readyz while what it depends on is
-there as well (/readyz?degraded=ok also while that is away). On SIGINT and SIGTERM, /readyz says no; after --drain-delay, no more
-connections are taken, and requests under way have --drain-time to end. A second
-signal ends it at once.
+there as well (/readyz?degraded=ok also while that is away). On SIGINT and SIGTERM,
+/readyz says no; after --drain-delay, no more connections are taken, and requests
+under way have --drain-time to end. A second signal ends it at once.
 
 Exit status: 0 stopped, 1 failed, 2 bad usage.`,
 		Example: `  cacheserver serve --listen 127.0.0.1:8080 --data /var/lib/attic-cache
