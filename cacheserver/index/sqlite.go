@@ -40,6 +40,7 @@ var schemas = []string{schema1, schema2, schema3, schema4}
 
 const (
 	busyTimeout = 30 * time.Second
+	busyPause   = 5 * time.Millisecond
 	// Each connection keeps pages of its own. A writer whose changed pages do not
 	// fit writes them to the log more than once: 16,384 pages are room for a pack
 	// of 5,000 chunks, each of which changes up to three once the tables are large.
@@ -85,7 +86,7 @@ func OpenSQLite(ctx context.Context, file string) (_ *SQLite, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, abs); err != nil {
+	if err := patiently(ctx, func() error { return migrate(ctx, abs) }); err != nil {
 		return nil, err
 	}
 	x := &SQLite{locks: map[*os.File]bool{}, maxLog: maxLog, nextBound: maxLog}
@@ -108,8 +109,32 @@ func OpenSQLite(ctx context.Context, file string) (_ *SQLite, err error) {
 	readers := min(max(4, runtime.NumCPU()), maxReaders)
 	x.read.SetMaxOpenConns(readers)
 	x.read.SetMaxIdleConns(readers)
+	// A connection that stays makes that nobody's is the last, which removes the log.
+	for _, db := range []*prepared{x.write, x.read} {
+		if err := patiently(ctx, func() error { return db.PingContext(ctx) }); err != nil {
+			return nil, errors.Join(err, x.write.Close(), x.read.Close())
+		}
+	}
 	x.group = newGroup(x.commit)
 	return x, nil
+}
+
+// patiently does what SQLite does not wait for by itself while another has the
+// database: to change it to a write-ahead log, and to come when the last one to have
+// it open removes that log.
+func patiently(ctx context.Context, try func() error) error {
+	for began := time.Now(); ; {
+		err := try()
+		var e *sqlite.Error
+		if !errors.As(err, &e) || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Since(began) > busyTimeout {
+			return err
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func cacheSize(bytes int) string { return fmt.Sprintf("cache_size(-%d)", bytes>>10) }
