@@ -351,7 +351,7 @@ func refuseByPolicy(t *testing.T, c *realCluster) {
 // awaitPolicy does it again while the API server has not read the policy yet: it
 // does so a moment after it was made.
 func awaitPolicy(ctx context.Context, do func() error, because string) error {
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(2 * time.Minute); ; {
 		err := do()
 		if because == "" || err != nil || time.Now().After(end) || ctx.Err() != nil {
 			return err

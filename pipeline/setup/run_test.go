@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	soon  = 20 * time.Second      // bounds what these tests wait for on a busy machine
+	soon  = 2 * time.Minute       // bounds what these tests wait for on a busy machine
 	brief = 50 * time.Millisecond // a delay that is to pass
 	never = 10 * soon             // a delay that is not to pass
 )
