@@ -213,9 +213,9 @@ func TestCopySendsAgainWhatTheStoreLost(t *testing.T) {
 func TestCopySeesThatTheStoreKeepsNothing(t *testing.T) {
 	t.Parallel()
 	n, paths := nixStore(t, "a", "b", "c", "d", "e")
-	asked := false
+	var asked atomic.Bool
 	h := files(t, t.TempDir(), func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodPut || !asked {
+		if r.Method != http.MethodPut || !asked.Load() {
 			return false
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -226,7 +226,7 @@ func TestCopySeesThatTheStoreKeepsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked = true
+	asked.Store(true)
 	target := a.Target.(*copyTarget)
 	batch := make([]*copyRequest, len(paths))
 	for i, p := range paths {
@@ -252,9 +252,10 @@ func TestCopyLeavesASlowStoreAlone(t *testing.T) {
 	n, paths := nixStore(t, "a", "b")
 	n.Configure("stalled-download-timeout = 1")
 	var uploads atomic.Int32
-	var target *copyTarget // nil while it is asked what it is
+	var asked atomic.Pointer[copyTarget] // nil while it is asked what it is
 	second := &copyRequest{path: paths[1].StorePath, size: paths[1].NarSize, done: make(chan error, 1)}
 	h := files(t, t.TempDir(), func(_ http.ResponseWriter, r *http.Request) bool {
+		target := asked.Load()
 		if r.Method != http.MethodPut || target == nil {
 			return false
 		}
@@ -271,7 +272,8 @@ func TestCopyLeavesASlowStoreAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target = a.Target.(*copyTarget)
+	target := a.Target.(*copyTarget)
+	asked.Store(target)
 	for which, err := range []error{target.Send(t.Context(), paths[0]), <-second.done} {
 		if !errors.Is(err, push.ErrTooSlow) {
 			t.Errorf("path %d: %v, want ErrTooSlow", which, err)
