@@ -91,6 +91,10 @@ type Swept struct {
 	Bytes   int64 // of blobs and objects uncompressed, of chunks as frames, of actions their results
 }
 
+// WheneverUsed is a time before which every path was last used: RemoveUnused then
+// looks only at whether something needs it.
+func WheneverUsed() time.Time { return time.Unix(1<<40, 0) }
+
 // Removal is the part of Tx by which things leave the index. Each method
 // removes only what nothing needs any more at that very moment, whatever its
 // caller believed, unless it says otherwise.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/storepath"
@@ -43,10 +42,9 @@ func (d *Door) deletePath(ctx context.Context, c *cache, hash string) error {
 	if err != nil {
 		return err
 	}
-	whenever := time.Now().AddDate(1, 0, 0)
 	var removed []string
 	if err := d.index.Update(ctx, func(tx index.Tx) (err error) {
-		removed, _, err = tx.RemoveUnused(c.ID, []string{hash}, whenever)
+		removed, _, err = tx.RemoveUnused(c.ID, []string{hash}, index.WheneverUsed())
 		return err
 	}); err != nil {
 		return err

@@ -113,9 +113,8 @@ func removeAll(tx index.Tx, cache int64, paths []index.PathName) error {
 	for _, p := range paths {
 		left[p.Hash] = true
 	}
-	ever := time.Now().AddDate(1, 0, 0) // whenever they were used
 	for free := slices.Collect(maps.Keys(left)); len(left) > 0; {
-		removed, freed, err := tx.RemoveUnused(cache, free, ever)
+		removed, freed, err := tx.RemoveUnused(cache, free, index.WheneverUsed())
 		if err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func cachesApart(t *testing.T, x index.Index, _ func() index.Index) {
 		return nil
 	})
 	update(t, x, func(tx index.Tx) error {
-		removed, references, err := tx.RemoveUnused(two.ID, hash32s(1, 2), future)
+		removed, references, err := tx.RemoveUnused(two.ID, hash32s(1, 2), index.WheneverUsed())
 		wantEqual(t, "removed", removed, hash32s(2))
 		wantEqual(t, "references", len(references), 0)
 		return err
