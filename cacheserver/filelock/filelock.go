@@ -1,6 +1,6 @@
 // Package filelock gives a file, or a directory, to one holder at a time, by
 // flock(2). A lock is the open file's: it excludes other processes and this one's
-// other handles, and ends when the file is closed, or with the process.
+// other handles, and ends with Release, or with the process.
 package filelock
 
 import (
@@ -34,6 +34,13 @@ func Take(f *os.File) error { return flock(f, unix.LOCK_EX|unix.LOCK_NB) }
 
 // Wait takes the lock of an open file as soon as nobody holds it.
 func Wait(f *os.File) error { return flock(f, unix.LOCK_EX) }
+
+// Release gives the lock of a file back and closes the file. To close it alone would
+// leave the lock for a moment to a child that this process is just starting, which has
+// a copy of every open file until it has become its program.
+func Release(f *os.File) error {
+	return errors.Join(flock(f, unix.LOCK_UN), f.Close())
+}
 
 func flock(f *os.File, how int) error {
 	for {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -24,7 +25,7 @@ func TestALockIsOneHolders(t *testing.T) {
 	go func() {
 		f, err := os.Open(path)
 		if err == nil {
-			err = errors.Join(filelock.Wait(f), f.Close())
+			err = errors.Join(filelock.Wait(f), filelock.Release(f))
 		}
 		got <- err
 	}()
@@ -33,7 +34,7 @@ func TestALockIsOneHolders(t *testing.T) {
 		t.Fatalf("a lock that is held was taken: %v", err)
 	default:
 	}
-	if err := first.Close(); err != nil {
+	if err := filelock.Release(first); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-got; err != nil {
@@ -43,7 +44,46 @@ func TestALockIsOneHolders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = again.Close()
+	if err := filelock.Release(again); err != nil {
+		t.Error(err)
+	}
+}
+
+// A child that is just being started has copies of all files that were open when it
+// was forked, and with them, for a moment, their locks.
+func TestALockThatWasGivenBackIsFreeWhileChildrenAreStarted(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const children = 40
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for range children {
+			err = errors.Join(err, exec.Command(self, "-test.list=^$").Run())
+		}
+		ended <- err
+	}()
+	path := filepath.Join(t.TempDir(), "lock")
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+		f, err := filelock.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := filelock.Release(f); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestADirectoryIsLocked(t *testing.T) {

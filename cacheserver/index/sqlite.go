@@ -21,6 +21,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/filelock"
 )
 
 var (
@@ -209,7 +210,7 @@ func (x *SQLite) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for f := range x.locks {
-		f.Close()
+		_ = filelock.Release(f)
 	}
 	clear(x.locks)
 	return errors.Join(x.read.Close(), x.write.Close())

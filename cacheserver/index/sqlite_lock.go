@@ -41,6 +41,6 @@ func (x *SQLite) Lock(ctx context.Context, name string) (lost <-chan struct{}, u
 		x.mu.Lock()
 		delete(x.locks, f)
 		x.mu.Unlock()
-		f.Close()
+		_ = filelock.Release(f)
 	}), nil
 }

@@ -106,7 +106,7 @@ func OpenCached(dir string, limit int64, next Store) (_ *Cached, err error) {
 	}
 	if c.lock, err = lockDir(dir); err == nil {
 		if err = c.scan(); err != nil {
-			_ = c.lock.Close()
+			_ = filelock.Release(c.lock)
 		}
 	}
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *Cached) Close() error {
 	c.mu.Unlock()
 	c.cancel()
 	c.running.Wait()
-	return c.lock.Close()
+	return filelock.Release(c.lock)
 }
 
 // Stats returns how the cache fares.

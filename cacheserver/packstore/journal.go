@@ -207,7 +207,7 @@ func (j *journal) close() error {
 	}
 	f := j.f
 	j.f = nil
-	defer f.Close()
+	defer func() { _ = filelock.Release(f) }()
 	if err := j.settle(append(j.halves[0].packs, j.halves[1].packs...)); err != nil {
 		return fmt.Errorf("syncing packs: %w", err)
 	}
@@ -240,7 +240,7 @@ func replayJournal(path string, restore func(map[string][]byte) error) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = filelock.Release(f) }()
 	if held, err := lockJournal(f); !held || err != nil {
 		return err
 	}

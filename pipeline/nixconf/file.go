@@ -120,7 +120,7 @@ func lock(dir string) (unlock func(), err error) {
 	if err := filelock.Wait(d); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	return func() { _ = d.Close() }, nil
+	return func() { _ = filelock.Release(d) }, nil
 }
 
 // writing tells the errors of writing apart that somebody can do something about.

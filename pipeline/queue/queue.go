@@ -94,7 +94,7 @@ func Open(dir, store, cache string) (*Queue, error) {
 	}
 	q.lock = lock
 	if err := q.read(); err != nil {
-		_ = lock.Close()
+		_ = filelock.Release(lock)
 		return nil, err
 	}
 	return q, nil
@@ -234,7 +234,7 @@ func (q *Queue) Remove() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if err = errors.Join(err, q.lock.Close()); err != nil {
+	if err = errors.Join(err, filelock.Release(q.lock)); err != nil {
 		return fmt.Errorf("removing the queue: %w", err)
 	}
 	return nil
@@ -242,5 +242,5 @@ func (q *Queue) Remove() error {
 
 // Close saves the queue and lets others open it.
 func (q *Queue) Close() error {
-	return errors.Join(q.Save(), q.lock.Close())
+	return errors.Join(q.Save(), filelock.Release(q.lock))
 }

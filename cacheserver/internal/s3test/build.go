@@ -114,7 +114,7 @@ func lock(ctx context.Context, file string) (unlock func(), err error) {
 	for {
 		f, err := filelock.Open(file)
 		if err == nil {
-			return func() { _ = f.Close() }, nil
+			return func() { _ = filelock.Release(f) }, nil
 		}
 		if !errors.Is(err, filelock.ErrHeld) {
 			return nil, err
