@@ -147,7 +147,10 @@ func (r *run) watchWith(ctx, pushing context.Context) error {
 	}
 	stopPushing := r.startPushing(pushing)
 	stopKeeping := r.remember(pushing, r.queue)
-	if err := r.requeue(ctx); err != nil {
+	// These two take a moment, and no time from pushing: what they find is in the queue
+	// also where there is none left.
+	whole := context.WithoutCancel(ctx)
+	if err := r.requeue(whole); err != nil {
 		stopKeeping()
 		stopPushing()
 		return err
@@ -161,7 +164,7 @@ func (r *run) watchWith(ctx, pushing context.Context) error {
 	r.console.step("watch", began, "each path goes to %s as soon as it is valid", r.target.URL())
 	err = source.Run(ctx)
 	if err == nil {
-		err = source.Sweep(pushing)
+		err = source.Sweep(whole)
 	}
 	r.pusher.Retry() // what failed a moment ago waits for the next look after it
 	r.drain(pushing)

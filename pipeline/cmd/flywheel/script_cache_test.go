@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -35,6 +36,7 @@ type scriptServer struct {
 	changed *sync.Cond
 	fault   func(http.ResponseWriter, *http.Request) (answered bool) // nil for none
 	commits int
+	holds   bool // the fault is to hold requests
 	held    int
 	release chan struct{} // closed when requests are held no more
 	closed  bool
@@ -46,7 +48,6 @@ func cmdCache(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 || (len(args) == 2 && args[1] != "attic") {
 		ts.Fatalf("usage: cache NAME [attic]")
 	}
-	awaitNextSecond(stateOf(ts))
 	inner, err := cacheserver.Open(context.Background(), cacheserver.Config{
 		Data: filepath.Join(ts.Getenv("WORK"), args[0]), StoreDir: ts.Getenv("NIX_STORE_DIR"),
 	})
@@ -70,15 +71,6 @@ func withoutPush(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// awaitNextSecond keeps keys apart: a cache's key is named after the second in
-// which it was made, and Nix knows one key of a name.
-func awaitNextSecond(s *scriptState) {
-	for time.Now().Unix() == s.lastCache {
-		time.Sleep(50 * time.Millisecond)
-	}
-	s.lastCache = time.Now().Unix()
 }
 
 // cmdFiles serves a directory of files as a cache that cannot be pushed to:
@@ -159,7 +151,7 @@ func (s *scriptServer) close() {
 	}
 	s.closed = true
 	s.mu.Unlock()
-	s.setFault(nil)
+	s.setFault(nil, false)
 	s.http.CloseClientConnections()
 	s.http.Close()
 	if s.inner != nil {
@@ -167,10 +159,10 @@ func (s *scriptServer) close() {
 	}
 }
 
-func (s *scriptServer) setFault(f func(http.ResponseWriter, *http.Request) bool) {
+func (s *scriptServer) setFault(f func(http.ResponseWriter, *http.Request) bool, holds bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fault = f
+	s.fault, s.holds, s.held = f, holds, 0
 	close(s.release)
 	s.release = make(chan struct{})
 }
@@ -260,7 +252,7 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("there is no fault %s", args[1])
 	}
-	s.setFault(f)
+	s.setFault(f, args[1] == "hold")
 }
 
 func cutConnectionsAfter(n int) func(http.ResponseWriter, *http.Request) bool {
@@ -342,6 +334,10 @@ func (s *scriptServer) hold(_ http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	s.mu.Lock()
+	if !s.holds { // no more, since the request came
+		s.mu.Unlock()
+		return false
+	}
 	s.held++
 	s.changed.Broadcast()
 	release := s.release
@@ -359,7 +355,24 @@ func cmdDown(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: down NAME")
 	}
-	serverOf(ts, args[0]).close()
+	s := serverOf(ts, args[0])
+	s.close()
+	ts.Check(occupy(ts, s.http.Listener.Addr().(*net.TCPAddr).Port))
+}
+
+// occupy takes a port at which nobody listens, until the script ends: a server of
+// another script would be given it.
+func occupy(ts *testscript.TestScript, port int) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	ts.Defer(func() { _ = syscall.Close(fd) })
+	// Connections that the server had closed may linger.
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
 }
 
 // cmdPushed waits until a server has acknowledged so many paths: pushed NAME COUNT

@@ -30,7 +30,6 @@ type scriptState struct {
 	servers   map[string]*scriptServer
 	gates     map[string]*os.File
 	gitlab    *gitlabtest.Server
-	lastCache int64 // second in which a server was made
 }
 
 func newState() *scriptState {
@@ -113,11 +112,12 @@ func cmdBegin(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // environOf is the script's environment, which testscript tells a variable at a
-// time.
+// time. As for exec, that of whoever runs the tests is no part of it: a job of
+// GitLab would have another reporter.
 func environOf(ts *testscript.TestScript) []string {
-	env := os.Environ()
+	var env []string
 	for _, name := range []string{
-		"WORK", "PATH", "HOME", "TMPDIR", "GORACE", "DATA", "EXAMPLES",
+		"WORK", "PATH", "HOME", "TMPDIR", "GORACE", "GOCOVERDIR", "DATA", "EXAMPLES",
 		"NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_LOG_DIR", "NIX_CONF_DIR", "NIX_CONFIG",
 		"XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME",
 	} {

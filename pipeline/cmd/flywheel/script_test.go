@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds what the scripts wait for on a busy machine.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	testscript.Main(withServer{m}, map[string]func(){"flywheel": main})
