@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,12 +18,15 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/packstore"
 )
 
-// serving runs a server until stop is called.
-func serving(t *testing.T, c cacheserver.Config) (url string, stop context.CancelFunc, ended *errgroup.Group) {
+// serving runs a server until stop is called; change is called before it serves.
+func serving(t *testing.T, c cacheserver.Config, change ...func(*cacheserver.Server)) (url string, stop context.CancelFunc, ended *errgroup.Group) {
 	t.Helper()
 	s, err := cacheserver.Open(t.Context(), c)
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
+	for _, f := range change {
+		f(s)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -73,12 +77,10 @@ func TestReadinessNamesTheDependencyThatIsAway(t *testing.T) {
 	if code, body := asks(t, url+"/readyz"); code != http.StatusOK || body != "ready\nindex: ok\npacks: ok\n" {
 		t.Errorf("%d %q", code, body)
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, closed.Close())
 	url, _, _ = serving(t, cacheserver.Config{
 		Data: t.TempDir(), Storage: "s3://packs",
-		S3: packstore.S3Config{Endpoint: "http://" + closed.Addr().String(), Region: "here", AccessKeyID: "id", SecretAccessKey: "secret"},
+		// No other test is given port 1.
+		S3: packstore.S3Config{Endpoint: "http://127.0.0.1:1", Region: "here", AccessKeyID: "id", SecretAccessKey: "secret"},
 	})
 	if code, body := asks(t, url+"/readyz"); code != http.StatusServiceUnavailable || body != "not ready\nindex: ok\npacks: away\n" {
 		t.Errorf("%d %q", code, body)
@@ -95,7 +97,17 @@ func TestReadinessNamesTheDependencyThatIsAway(t *testing.T) {
 // connections are refused, and a request that is under way must be answered.
 func TestReadinessGoesBeforeTheServerDoes(t *testing.T) {
 	t.Parallel()
-	url, stop, ended := serving(t, cacheserver.Config{Data: t.TempDir(), Drain: cacheserver.Drain{Delay: 2 * time.Second}})
+	over := make(chan struct{})
+	end := sync.OnceFunc(func() { close(over) })
+	defer end()
+	url, stop, ended := serving(t, cacheserver.Config{Data: t.TempDir(), Drain: cacheserver.Drain{Delay: time.Hour}}, func(s *cacheserver.Server) {
+		s.DelayBy(func(d time.Duration) {
+			if d != time.Hour {
+				t.Errorf("it goes on for %v", d)
+			}
+			<-over
+		})
+	})
 	conn, answer := underWay(t, url)
 	stop()
 	for {
@@ -110,6 +122,7 @@ func TestReadinessGoesBeforeTheServerDoes(t *testing.T) {
 	if code, _ := asks(t, url+"/nix-cache-info"); code != http.StatusOK {
 		t.Errorf("while it drains: %d", code)
 	}
+	end()
 	_, err := io.WriteString(conn, query)
 	must(t, err)
 	resp, err := http.ReadResponse(answer, nil)

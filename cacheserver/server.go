@@ -43,6 +43,7 @@ type Server struct {
 	ready     *readiness
 	observed  *observed
 	uploads   uploads
+	delay     func(time.Duration) // time.Sleep, but in tests
 }
 
 // Open opens the engines, makes the default cache at the first start, and sees to
@@ -76,7 +77,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	places := newUploads(c.Limits.Uploads)
 	s := &Server{
-		Engines: e, config: c, publicKey: publicKey, callers: callers, uploads: places,
+		Engines: e, config: c, publicKey: publicKey, callers: callers, uploads: places, delay: time.Sleep,
 		door: nixcache.New(e.Store, e.Index, nixcache.Config{
 			DefaultCache: DefaultCache, PublicURL: c.PublicURL, Redirect: c.Redirect, Upstreams: upstreamsOf(c.Caches), Log: c.Log,
 		}),
@@ -193,7 +194,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, onlyGRPC ...net.List
 		s.ready.draining.Store(true)
 		s.bazel.Draining()
 		if ctx.Err() != nil { // a listener that failed leaves nothing to wait for
-			time.Sleep(s.config.Drain.Delay)
+			s.delay(s.config.Drain.Delay)
 		}
 		end()
 		defer calls.Wait()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	bspb "google.golang.org/genproto/googleapis/bytestream"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -335,16 +336,35 @@ func TestFewUploadsWaitForTheirClients(t *testing.T) {
 	must(t, err)
 }
 
+// secondReceive says when its call begins to wait for the second message.
+type secondReceive struct {
+	grpc.ServerStream
+	begins chan<- struct{}
+	calls  int
+}
+
+func (s *secondReceive) RecvMsg(m any) error {
+	if s.calls++; s.calls == 2 {
+		close(s.begins)
+	}
+	return s.ServerStream.RecvMsg(m)
+}
+
 // An upload whose client sends nothing more holds memory that others wait for.
 func TestAnUploadThatDoesNotComeIsGivenUp(t *testing.T) {
 	t.Parallel()
-	h := open(t, Config{})
+	waits := make(chan struct{})
+	h := open(t, Config{Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(
+		func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return next(srv, &secondReceive{ServerStream: s, begins: waits})
+		},
+	)}})
 	h.pace.patience = 50 * time.Millisecond
 	b := noise(7, 5<<20)
 	s, err := h.stream.Write(t.Context())
 	must(t, err)
 	must(t, s.Send(&bspb.WriteRequest{ResourceName: writeName("u", 0, name(0, b), false), Data: b[:1000]}))
-	eventually(t, "it begins", func() bool { return h.uploadsOpen() == 1 })
+	<-waits // the upload is open, and its patience runs
 	eventually(t, "it is given up", func() bool { return h.uploadsOpen() == 0 })
 	_ = s.Send(&bspb.WriteRequest{WriteOffset: 1000, Data: b[1000:2000]})
 	_, err = s.CloseAndRecv()

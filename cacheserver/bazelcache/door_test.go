@@ -66,15 +66,19 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// packs counts what is written, and can fail.
+// packs counts what is written, and can wait and fail.
 type packs struct {
 	packstore.Store
-	puts atomic.Int64
-	fail atomic.Pointer[error]
+	puts   atomic.Int64
+	fail   atomic.Pointer[error]
+	before atomic.Pointer[func()] // called by Put
 }
 
 func (p *packs) Put(ctx context.Context, name string, size int64, body io.Reader) error {
 	p.puts.Add(1)
+	if before := p.before.Load(); before != nil {
+		(*before)()
+	}
 	if err := p.fail.Load(); err != nil {
 		return *err
 	}

@@ -13,6 +13,7 @@ import (
 
 	repb "github.com/bazelbuild/remote-apis/build/bazel/remote/execution/v2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	googleproto "google.golang.org/protobuf/proto"
@@ -207,11 +208,28 @@ func (h *harness) withDigest(ctx context.Context, d *repb.Digest, fn repb.Digest
 // Many clients that write small blobs at once share packs and transactions.
 func TestSmallWritesAreGrouped(t *testing.T) {
 	t.Parallel()
-	h := open(t, Config{})
 	const clients, each = 64, 10
+	var calls, left atomic.Int64
+	left.Store(clients)
+	h := open(t, Config{Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(
+		func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			calls.Add(1)
+			defer calls.Add(-1)
+			return next(srv, s)
+		},
+	)}})
+	// A disk that is slower than all clients, however slow these are: it waits until
+	// each that is left has a call under way.
+	slow := func() {
+		for began := time.Now(); calls.Load() < left.Load() && time.Since(began) < 2*time.Minute; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	h.packs.before.Store(&slow)
 	var wg sync.WaitGroup
 	for c := range clients {
 		wg.Go(func() {
+			defer left.Add(-1)
 			for i := range each {
 				b := fmt.Appendf(nil, "blob %d of client %d", i, c)
 				if _, err := h.write(t.Context(), writeName("u", 0, name(0, b), false), 0, b, len(b), true); err != nil {

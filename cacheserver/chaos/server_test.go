@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a server may take to start or to end.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // server is a cacheserver that runs as a process.
 type server struct {

@@ -74,20 +74,14 @@ func TestWhatIsNoCache(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := gone.Close(); err != nil {
-		t.Fatal(err)
-	}
+	const gone = "127.0.0.1:1"
 	web := answer(http.StatusOK, "It works!")
 	for url, want := range map[string]string{
-		"http://" + gone.Addr().String():          "does not answer: dial tcp",
-		"grpc://" + gone.Addr().String():          "does not answer: ",
-		web:                                       "is no cache for Bazel",
-		answer(http.StatusBadGateway, ""):         "answers HTTP 502",
-		"grpc" + strings.TrimPrefix(web, "http"):  "does not answer: ",
+		"http://" + gone:                         "does not answer: dial tcp",
+		"grpc://" + gone:                         "does not answer: ",
+		web:                                      "is no cache for Bazel",
+		answer(http.StatusBadGateway, ""):        "answers HTTP 502",
+		"grpc" + strings.TrimPrefix(web, "http"): "does not answer: ",
 		"https" + strings.TrimPrefix(web, "http"): "does not answer: ",
 		"cache.example.org":                       "want http://HOST",
 		"ftp://cache":                             "want http://HOST",

@@ -45,7 +45,7 @@ func (s *screen) String() string {
 // await waits until the screen shows a text.
 func (s *screen) await(t *testing.T, text string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !strings.Contains(s.String(), text); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !strings.Contains(s.String(), text); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %q in\n%s", text, s)
 		}
@@ -173,13 +173,13 @@ func TestTwoDeploymentsAtOnce(t *testing.T) {
 	}
 	// One that waits comes after it.
 	third := job(t, state, api)
-	third.LockTimeout, third.Vars = time.Minute, first.Vars
+	third.LockTimeout, third.Vars = patience, first.Vars
 	waited := make(chan error, 1)
 	go func() {
 		_, err := Deploy(t.Context(), third)
 		waited <- err
 	}()
-	third.Out.(*screen).await(t, "; waiting for 1m0s")
+	third.Out.(*screen).await(t, "; waiting for 5m0s")
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func parentOf(t *testing.T, text string) int {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("there is no /proc to find OpenTofu's process in")
 	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
 			t.Fatal(err)
@@ -176,7 +176,7 @@ func stat(dir string) (state string, parent int, ok bool) {
 // awaitEnd waits until a process is no more, or nobody has asked for its status yet.
 func awaitEnd(t *testing.T, process int) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		state, _, ok := stat("/proc/" + strconv.Itoa(process))
 		if !ok || state == "Z" {
 			return

@@ -84,7 +84,7 @@ func TestFaultsOfACacheAreTold(t *testing.T) {
 		text          string
 	}{
 		"another clock":     {cache: cache{info: info, date: time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)}, finding: "clock", status: Problem, text: "1h0m"},
-		"the clock":         {cache: cache{info: info}, finding: "clock", status: OK, text: "no more than 1s"},
+		"the clock":         {cache: cache{info: info}, finding: "clock", status: OK, text: "no more than "},
 		"a clock of no use": {cache: cache{info: info, date: "soon"}, finding: "clock", status: Skipped, text: "does not tell"},
 		"a wrong token":     {cache: cache{status: http.StatusUnauthorized}, finding: "reach", status: Problem, text: "HTTP 401"},
 		"a wrong name":      {cache: cache{status: http.StatusNotFound}, finding: "reach", status: Problem, text: "HTTP 404"},
@@ -111,11 +111,25 @@ func TestFaultsOfACacheAreTold(t *testing.T) {
 	}
 }
 
+// A Date is cut to whole seconds, which makes no clock wrong.
+func TestClocksThatAreApart(t *testing.T) {
+	t.Parallel()
+	there := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for apart, want := range map[time.Duration]Finding{
+		0: {Status: OK, Text: "no more than 1s"}, 1400 * time.Millisecond: {Status: OK, Text: "no more than 1s"},
+		-skew: {Status: OK, Text: "no more than 30s"}, skew + time.Second: {Status: Problem, Text: "is 31s apart"}, -time.Hour: {Status: Problem, Text: "is 1h0m0s apart"},
+	} {
+		e := &examination{Options: Options{Tell: func(Finding) {}}}
+		e.lookAtClock("http://cache", there.Format(http.TimeFormat), there.Add(apart))
+		if len(e.findings) != 1 || e.findings[0].Status != want.Status || !strings.Contains(e.findings[0].Text, want.Text) {
+			t.Errorf("%v: got %+v", apart, e.findings)
+		}
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
-	found := look(t, server.URL, testPath)
+	found := look(t, "http://127.0.0.1:1", testPath)
 	if f := found["reach"]; len(found) != 1 || f.Status != Problem || !strings.Contains(f.Text, "connection refused") {
 		t.Errorf("got %+v", found)
 	}

@@ -264,8 +264,7 @@ func TestSubstituters(t *testing.T) {
 	failing := answering(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) })
 	page := answering(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>please log in")) })
 	future := answering(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"protocol":2}`)) })
-	gone := httptest.NewServer(nil)
-	gone.Close()
+	const gone = "http://127.0.0.1:1"
 
 	for name, tt := range map[string]struct {
 		caches []string
@@ -276,7 +275,7 @@ func TestSubstituters(t *testing.T) {
 	}{
 		"one":                      {caches: []string{good + "/"}, pulls: []string{good}, target: good, says: "pushing to " + good},
 		"none":                     {says: "no cache answers"},
-		"one that is gone, first":  {caches: []string{gone.URL, good}, pulls: []string{good}, target: good, faults: []string{"connection refused"}},
+		"one that is gone, first":  {caches: []string{gone, good}, pulls: []string{good}, target: good, faults: []string{"connection refused"}},
 		"one of another store":     {caches: []string{other, good}, pulls: []string{other, good}, target: good, faults: []string{"it is for the store /gnu/store, this one is /nix/store"}},
 		"one that is only read":    {caches: []string{plain}, pulls: []string{plain}, says: "pushing to none"},
 		"one only read, and one":   {caches: []string{plain, good}, pulls: []string{plain, good}, target: good, says: plain + " is only pulled from"},
@@ -323,17 +322,16 @@ func TestSubstituters(t *testing.T) {
 func TestConfiguredSubstitutersThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	good := serve(t, "/nix/store")
-	gone := httptest.NewServer(nil)
-	gone.Close()
+	const gone = "http://127.0.0.1:1"
 	var out bytes.Buffer
 	r := newRun(&out)
-	r.settings.Substituters = []string{gone.URL + "/", good + "/?priority=30", "daemon", "file:///mnt"}
+	r.settings.Substituters = []string{gone + "/", good + "/?priority=30", "daemon", "file:///mnt"}
 	r.substituters(t.Context(), nil)
 	want := "substituters = " + good + "/?priority=30 daemon file:///mnt"
 	if r.nix.Config[0] != want {
 		t.Errorf("got %q, want %q", r.nix.Config[0], want)
 	}
-	if !strings.Contains(out.String(), "left out for this run: "+gone.URL) {
+	if !strings.Contains(out.String(), "left out for this run: "+gone) {
 		t.Errorf("it is not told:\n%s", out.String())
 	}
 	if len(r.faults) != 0 {

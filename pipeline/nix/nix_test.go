@@ -52,9 +52,7 @@ func TestNewer(t *testing.T) {
 func fake(t *testing.T, script string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "nix"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	nixtest.WriteProgram(t, filepath.Join(dir, "nix"), "#!/bin/sh\n"+script+"\n")
 	return dir
 }
 

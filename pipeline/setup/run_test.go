@@ -103,16 +103,16 @@ func TestRunCancelledBefore(t *testing.T) {
 	}
 }
 
-// startRun runs script and returns the process id it prints as its first line,
+// startRun runs step and returns the process id it prints as its first line,
 // once it has, with the functions that cancel the run and await its error.
-func startRun(t *testing.T, script string, delay time.Duration) (pid int, cancel context.CancelFunc, wait func() error) {
+func startRun(t *testing.T, step Step, delay time.Duration) (pid int, cancel context.CancelFunc, wait func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, []Step{shell("wait", script)}, w, delay)
+		err := run(ctx, []Step{step}, w, delay)
 		_ = w.Close()
 		done <- err
 	}()
@@ -135,14 +135,37 @@ func startRun(t *testing.T, script string, delay time.Duration) (pid int, cancel
 	}
 }
 
+// stat is the state of process pid and its parent, as in proc_pid_stat(5); there is
+// no state of one that is gone.
+func stat(pid int) (state string, parent int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	_, _ = fmt.Sscan(rest, &state, &parent)
+	return state, parent
+}
+
 // running reports whether process pid is there and no zombie.
 func running(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
+	state, _ := stat(pid)
+	return state != "" && state != "Z" && state != "X"
+}
+
+// awaitSleep waits until process pid waits for something: a signal that arrives
+// before that, while it has signals blocked, would not end it at once.
+func awaitSleep(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(soon); ; time.Sleep(5 * time.Millisecond) {
+		state, _ := stat(pid)
+		if state == "S" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is in state %q", pid, state)
+		}
 	}
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
 func awaitEnd(t *testing.T, pid int) {
@@ -171,7 +194,9 @@ func TestRunCancelled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			pid, cancel, wait := startRun(t, tt.script, tt.delay)
+			pid, cancel, wait := startRun(t, shell("wait", tt.script), tt.delay)
+			_, parent := stat(pid)
+			awaitSleep(t, parent) // a shell has signals blocked while it forks
 			cancel()
 			err := wait()
 			if !errors.Is(err, context.Canceled) {
@@ -188,12 +213,17 @@ func TestRunCancelled(t *testing.T) {
 // A package may start a service, which keeps the output open for good.
 func TestRunService(t *testing.T) {
 	t.Parallel()
-	pid, _, wait := startRun(t, `sleep 600 & echo $!`, brief)
+	// The step ends when its output was read, which is read for delay at most then.
+	read := t.TempDir() + "/read"
+	pid, _, wait := startRun(t, shell("wait", `sleep 600 & echo $!; until [ -e `+read+` ]; do sleep 0.01; done`), brief)
 	t.Cleanup(func() {
 		if p, err := os.FindProcess(pid); err == nil {
 			_ = p.Kill()
 		}
 	})
+	if err := os.WriteFile(read, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := wait(); err != nil {
 		t.Errorf("got error %v", err)
 	}
@@ -226,10 +256,11 @@ func TestRunSudo(t *testing.T) {
 		t.Errorf("a step runs in our group, %s", ours)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), brief)
-	defer cancel()
-	err := run(ctx, []Step{{Why: "wait", Command: []string{"sudo", "sleep", "600"}}}, io.Discard, never)
-	if want := "setup could not wait: context deadline exceeded: signal: terminated"; err == nil || err.Error() != want {
+	pid, cancel, wait := startRun(t, Step{Why: "wait", Command: []string{"sudo", "sh", "-c", "echo $$; exec sleep 600"}}, never)
+	cancel()
+	err := wait()
+	if want := "setup could not wait: context canceled: signal: terminated"; err == nil || err.Error() != want {
 		t.Errorf("got error %q, want %q", err, want)
 	}
+	awaitEnd(t, pid)
 }

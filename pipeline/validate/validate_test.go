@@ -18,6 +18,7 @@ import (
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/credential"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/embedded"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/flywheel"
+	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/internal/nixtest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/pipeline/validate"
 )
 
@@ -40,10 +41,8 @@ func tree(t *testing.T, files map[string]string) string {
 // program writes a shell script that stands for a program.
 func program(t *testing.T, script string) string {
 	t.Helper()
-	file := filepath.Join(tree(t, map[string]string{"program": "#!/bin/sh\n" + script}), "program")
-	if err := os.Chmod(file, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	file := filepath.Join(t.TempDir(), "program")
+	nixtest.WriteProgram(t, file, "#!/bin/sh\n"+script)
 	return file
 }
 
@@ -201,7 +200,7 @@ func TestAnInterruptEndsBazel(t *testing.T) {
 	checks := validate.Checks(ctx, validate.Options{Dir: dir, Build: flywheel.Options{Data: t.TempDir()}, Bazel: bazel})
 	done := make(chan check.Results, 1)
 	go func() { done <- check.Run(ctx, &bytes.Buffer{}, checks) }()
-	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(dir, "began")); err == nil {
 			break
 		}

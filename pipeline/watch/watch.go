@@ -73,7 +73,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		case <-again:
-			if wait *= 4; wait < slowTick {
+			if wait *= 4; wait < w.slowTick {
 				again = time.After(wait)
 			}
 		case <-alarm:

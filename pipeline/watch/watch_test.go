@@ -245,28 +245,15 @@ func TestLooksAgainAfterAnEvent(t *testing.T) {
 	t.Parallel()
 	made := nixtest.NewDatabase(t)
 	made.Exec(t, "PRAGMA synchronous = full")
+	made.Register(t, "before")
 	s := newSeen()
 	w := New(open(t, made.State), 0, s.emit)
 	w.slowTick = time.Hour
-	stop := start(t, w)
-	const n = 6
-	late := 0
-	for i, name := range numbered(0, n) {
+	start(t, w)
+	s.await(t, 1) // from here on, events come
+	for i, name := range numbered(0, 6) {
 		made.Register(t, name)
-		select {
-		case <-s.more:
-		case <-time.After(10 * time.Second): // much longer than a sync, even on a busy disk
-			late++
-			awaitRinging(t, s, i+1, w.db.Dir())
-			select {
-			case <-s.more: // of the one that was late
-			default:
-			}
-		}
-	}
-	stop()
-	if late > n/2 {
-		t.Errorf("%d of %d paths were not seen before another event came", late, n)
+		s.await(t, i+2)
 	}
 }
 

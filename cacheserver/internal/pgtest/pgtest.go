@@ -24,7 +24,7 @@ import (
 )
 
 // startTime bounds how long a server may take to answer once it is started.
-const startTime = time.Minute
+const startTime = 2 * time.Minute
 
 // supervisor is the shell script that is a server's parent. It outlives the test
 // process by a moment, also one that is killed, and leaves nothing behind.

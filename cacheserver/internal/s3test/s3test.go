@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +25,7 @@ import (
 const withMinIO = "S3TEST_MINIO"
 
 // startWithin is how long a server may take until it answers.
-const startWithin = time.Minute
+const startWithin = 2 * time.Minute
 
 // Server is a server that runs, but between Stop and Start.
 type Server struct {
@@ -84,24 +84,44 @@ func newServer(binary, dir string) *Server {
 	return &Server{binary: binary, dir: dir, AccessKey: rand.Text()[:16], SecretKey: rand.Text()}
 }
 
-// startAnywhere starts the server on a port that is free. Another process may
-// take it in between: then it tries the next.
+// startAnywhere starts the server on a port that is its own to the end of the test,
+// also while it is stopped.
 func (s *Server) startAnywhere(t testing.TB) {
 	t.Helper()
-	t.Cleanup(s.stop)
-	var err error
-	for range 5 {
-		var l net.Listener
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		s.Endpoint = "http://" + l.Addr().String()
-		_ = l.Close()
-		if err = s.start(t.Context()); err == nil {
-			return
-		}
+	address, release, err := reserve()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal(err)
+	t.Cleanup(func() {
+		s.stop()
+		release()
+	})
+	s.Endpoint = "http://" + address
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reserve binds a socket to a free port, and does not listen: the kernel gives the port
+// to nobody who asks for any, and to a server that names it, as both say SO_REUSEADDR.
+// Until one listens, connections are refused.
+func reserve() (address string, release func(), err error) {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", nil, fmt.Errorf("reserving a port: %w", err)
+	}
+	release = func() { _ = unix.Close(socket) }
+	err = errors.Join(
+		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	bound, nameErr := unix.Getsockname(socket)
+	at, ok := bound.(*unix.SockaddrInet4)
+	if err = errors.Join(err, nameErr); err != nil || !ok {
+		release()
+		return "", nil, fmt.Errorf("reserving a port: %w", err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.Port), release, nil
 }
 
 // Stop ends the server as a crash would.

@@ -48,7 +48,7 @@ func NewDatabase(t testing.TB) *Database {
 		t.Fatal(err)
 	}
 	var err error
-	d.db, err = sql.Open("sqlite", "file:"+filepath.Join(d.State, "db", "db.sqlite")+"?_pragma=busy_timeout(10000)&_pragma=synchronous(normal)")
+	d.db, err = sql.Open("sqlite", "file:"+filepath.Join(d.State, "db", "db.sqlite")+"?_pragma=busy_timeout(120000)&_pragma=synchronous(normal)")
 	if err != nil {
 		t.Fatal(err)
 	}

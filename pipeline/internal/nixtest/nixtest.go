@@ -88,9 +88,7 @@ func New(t testing.TB) *Store {
 		Dir: filepath.Join(dir, "store"), State: filepath.Join(dir, "state"),
 		Nix: filepath.Join(dir, "nix"), env: env,
 	}
-	if err := os.WriteFile(s.Nix, []byte(script+"exec "+nix+` "$@"`+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	WriteProgram(t, s.Nix, script+"exec "+nix+` "$@"`+"\n")
 	return s
 }
 
