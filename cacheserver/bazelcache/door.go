@@ -52,6 +52,7 @@ type Door struct {
 	pace   pace
 
 	known   *known
+	present *present
 	uses    *uses
 	uploads *uploads
 	health  *health.Server
@@ -77,7 +78,7 @@ func New(store *cas.Store, idx index.Index, c Config) *Door {
 	d := &Door{
 		store: store, index: idx, config: c, log: c.Log,
 		pace:  pace{patience: bodyTime, slowest: slowestBody},
-		known: newKnown(), uses: newUses(), health: health.NewServer(),
+		known: newKnown(), present: newPresent(), uses: newUses(), health: health.NewServer(),
 	}
 	d.uploads = newUploads(d)
 	d.overHTTP = d.grpcServer()

@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	// maxKnown is how many blobs are remembered at least, and half of how many are at
-	// most: about 20 MB.
-	maxKnown = 1 << 15
+	// maxKnown is how many blobs are remembered: about 20 MB.
+	maxKnown = 1 << 16
 	// knownTime is how long what was found is read by without another question to the
 	// index.
 	knownTime = time.Minute
@@ -21,11 +20,11 @@ const (
 // known remembers where blobs lie that were stored or read lately. To read a small
 // one takes less than to look it up.
 //
-// It is for reads only, which see for themselves whether the bytes are there: that
-// a blob was there a moment ago is not what a client may be told.
+// It is for reads only, which see for themselves whether the bytes are there. What a
+// client is told to be there is not taken from it.
 type known struct {
-	mu         sync.Mutex
-	young, old map[knownName]knownBlob
+	mu    sync.Mutex
+	blobs *recent[knownName, knownBlob]
 }
 
 type knownName struct {
@@ -40,16 +39,13 @@ type knownBlob struct {
 }
 
 func newKnown() *known {
-	return &known{young: map[knownName]knownBlob{}}
+	return &known{blobs: newRecent[knownName, knownBlob](maxKnown)}
 }
 
 func (k *known) get(name knownName) (knownBlob, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	b, ok := k.young[name]
-	if !ok {
-		b, ok = k.old[name]
-	}
+	b, ok := k.blobs.get(name)
 	return b, ok && time.Now().Before(b.until)
 }
 
@@ -57,10 +53,7 @@ func (k *known) put(name knownName, b knownBlob) {
 	b.until = time.Now().Add(knownTime)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.young) >= maxKnown {
-		k.young, k.old = map[knownName]knownBlob{}, k.young
-	}
-	k.young[name] = b
+	k.blobs.put(name, b)
 }
 
 // located returns where the only chunk of a blob lies, if it has one and that is

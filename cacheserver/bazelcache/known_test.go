@@ -21,8 +21,8 @@ import (
 func (k *known) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	clear(k.young)
-	clear(k.old)
+	clear(k.blobs.young)
+	clear(k.blobs.old)
 }
 
 // What is remembered of a blob must not be what a client is told of its being
@@ -77,13 +77,13 @@ func TestFewBlobsAreRemembered(t *testing.T) {
 	t.Parallel()
 	k := newKnown()
 	named := func(i int) knownName { return knownName{functionSHA256, name(functionSHA256, fmt.Append(nil, i))} }
-	for i := range 3*maxKnown + 1 {
+	for i := range 2*maxKnown + 1 {
 		k.put(named(i), knownBlob{})
-		if n := len(k.young) + len(k.old); n > 2*maxKnown {
+		if n := len(k.blobs.young) + len(k.blobs.old); n > maxKnown {
 			t.Fatalf("%d are remembered", n)
 		}
 	}
-	if _, ok := k.get(named(2*maxKnown + 1)); !ok {
+	if _, ok := k.get(named(2*maxKnown - 1)); !ok {
 		t.Error("one of the last ones is forgotten")
 	}
 	if _, ok := k.get(named(0)); ok {

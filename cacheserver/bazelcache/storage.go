@@ -30,14 +30,14 @@ func (s storage) FindMissingBlobs(ctx context.Context, r *repb.FindMissingBlobsR
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.findHeld(ctx, fn, asked)
+	there, err := s.there(ctx, fn, asked)
 	if err != nil {
 		return nil, err
 	}
 	answer := &repb.FindMissingBlobsResponse{}
 	told := map[digest.Digest]bool{}
 	for i, a := range asked {
-		if _, ok := found[a]; !ok && !fn.isEmpty(a) && !told[a] {
+		if !there[i] && !fn.isEmpty(a) && !told[a] {
 			told[a] = true
 			answer.MissingBlobDigests = append(answer.MissingBlobDigests, r.BlobDigests[i])
 		}

@@ -75,9 +75,13 @@ func (d *Door) expiry() time.Time { return time.Now().Add(d.config.Retention) }
 // due says whether it is time to write down that a blob is used, and whether
 // that must be through before a client is told that the blob is there.
 func (d *Door) due(b index.Blob) (due, before bool) {
-	left := time.Until(b.Expires)
-	step := min(refreshStep, d.config.Retention/4)
-	return left < d.config.Retention-step, left < min(surely, d.config.Retention/2)
+	return b.Expires.Before(d.dueBefore()), time.Until(b.Expires) < min(surely, d.config.Retention/2)
+}
+
+// dueBefore is when what expires next expires for whose use it is time to be written
+// down.
+func (d *Door) dueBefore() time.Time {
+	return d.expiry().Add(-min(refreshStep, d.config.Retention/4))
 }
 
 // use notes that a blob is read. It is written down later.

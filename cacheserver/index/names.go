@@ -57,6 +57,11 @@ type Names interface {
 	// function, such as blake3.
 	Aliases(ctx context.Context, function string, digests []digest.Digest) (map[digest.Digest]Blob, error)
 
+	// BlobEpoch returns a number that changes with every transaction that removes
+	// blobs or ends their hold. What Blobs and Aliases return after it was read is
+	// there, and expires no earlier than they say, for as long as it stays the same.
+	BlobEpoch(ctx context.Context) (int64, error)
+
 	// Search returns at most limit paths of a cache whose hash begins with the
 	// query or whose name has it in it, case-insensitive, by name; all where it is
 	// empty. after is the last one of the page before, or zero.

@@ -85,6 +85,14 @@ func (x *Postgres) Aliases(ctx context.Context, function string, digests []diges
 	return found, nil
 }
 
+// BlobEpoch implements Names.
+func (x *Postgres) BlobEpoch(ctx context.Context) (epoch int64, err error) {
+	if err := x.one(ctx, "SELECT epoch FROM blob_epoch", nil, []any{&epoch}); err != nil {
+		return 0, fmt.Errorf("looking up how often blobs went: %w", err)
+	}
+	return epoch, nil
+}
+
 // Search implements Names.
 func (x *Postgres) Search(ctx context.Context, cache int64, query string, after PathName, limit int) ([]PathName, error) {
 	// The names are ASCII, and so is what becomes of them by C's rules: a locale

@@ -123,6 +123,9 @@ func (t *pgTx) HoldBlobs(ids []int64, until time.Time) (int, error) {
 // ReleaseBlobs implements NamesTx.
 func (t *pgTx) ReleaseBlobs(ids []int64, notAfter time.Time) (int, error) {
 	n, err := t.exec("UPDATE blobs SET expires = 0 WHERE id = ANY ($1) AND expires <= $2", ids, notAfter.Unix())
+	if err == nil && n > 0 {
+		err = t.nextBlobEpoch()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("releasing %d blobs: %w", len(ids), err)
 	}

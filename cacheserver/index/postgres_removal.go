@@ -133,7 +133,17 @@ func (t *pgTx) deleteBlobs(ids []int64) (removed, bytes int64, err error) {
 	}
 	var size int64
 	n, err := t.each("DELETE FROM blobs WHERE id = ANY ($1) RETURNING size", []any{ids}, []any{&size}, func() { bytes += size })
+	if err == nil && n > 0 {
+		err = t.nextBlobEpoch()
+	}
 	return int64(n), bytes, err
+}
+
+// nextBlobEpoch ends what readers may count on of the blobs that they found. It
+// comes last in what changes blobs: others that change some wait for it.
+func (t *pgTx) nextBlobEpoch() error {
+	_, err := t.exec("UPDATE blob_epoch SET epoch = epoch + 1")
+	return err
 }
 
 // SweepChunks implements Removal.

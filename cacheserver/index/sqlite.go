@@ -33,11 +33,13 @@ var (
 	schema3 string
 	//go:embed schema4.sql
 	schema4 string
+	//go:embed schema5.sql
+	schema5 string
 )
 
 // schemas lead from each version to the next; how many of them a database has
 // gone through is kept in its user_version.
-var schemas = []string{schema1, schema2, schema3, schema4}
+var schemas = []string{schema1, schema2, schema3, schema4, schema5}
 
 const (
 	busyTimeout = 30 * time.Second

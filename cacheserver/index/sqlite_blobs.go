@@ -44,7 +44,7 @@ func (t *sqliteTx) addBlob(b Blob, chunks []digest.Chunk, expires int64) (Blob, 
 		return b, nil
 	}
 	// The change may go on after this error and must not keep half a blob.
-	if err := t.removeBlobs([]int64{b.ID}); err != nil {
+	if err := t.undoBlobs([]int64{b.ID}); err != nil {
 		return b, err
 	}
 	var first int
@@ -157,7 +157,7 @@ func (t *sqliteTx) addFresh(blobs []NewBlob, fresh []int, added []Blob, expires 
 		return err
 	}
 	if linked < len(links) {
-		return t.removeBlobs(slices.Collect(maps.Values(ids)))
+		return t.undoBlobs(slices.Collect(maps.Values(ids)))
 	}
 	for _, i := range fresh {
 		added[i] = blobs[i].Blob

@@ -144,6 +144,9 @@ func (t *sqliteTx) HoldBlobs(ids []int64, until time.Time) (int, error) {
 func (t *sqliteTx) ReleaseBlobs(ids []int64, notAfter time.Time) (int, error) {
 	n, err := t.exec("UPDATE blobs SET expires = 0 WHERE expires <= ? AND id IN (SELECT value FROM json_each(?))",
 		notAfter.Unix(), numberArray(ids))
+	if err == nil && n > 0 {
+		err = t.nextBlobEpoch()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("releasing %d blobs: %w", len(ids), err)
 	}

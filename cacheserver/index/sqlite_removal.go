@@ -123,6 +123,17 @@ func (t *sqliteTx) RemovePaths(cache int64, hashes []string) (int, error) {
 
 // removeBlobs removes blobs, over which there are no names any more.
 func (t *sqliteTx) removeBlobs(ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := t.undoBlobs(ids); err != nil {
+		return err
+	}
+	return t.nextBlobEpoch()
+}
+
+// undoBlobs removes blobs that nobody can have seen.
+func (t *sqliteTx) undoBlobs(ids []int64) error {
 	list := numberArray(ids)
 	for _, from := range []string{"blob_chunks WHERE blob", "aliases WHERE blob", "blobs WHERE id"} {
 		if _, err := t.exec("DELETE FROM "+from+" IN (SELECT value FROM json_each(?))", list); err != nil {
@@ -130,6 +141,12 @@ func (t *sqliteTx) removeBlobs(ids []int64) error {
 		}
 	}
 	return nil
+}
+
+// nextBlobEpoch ends what readers may count on of the blobs that they found.
+func (t *sqliteTx) nextBlobEpoch() error {
+	_, err := t.exec("UPDATE blob_epoch SET epoch = epoch + 1")
+	return err
 }
 
 // next is where a sweep goes on that has seen some rows up to one.

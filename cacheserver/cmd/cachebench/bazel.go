@@ -119,21 +119,22 @@ func compareBazel(ctx context.Context, o bazelOptions, sides []bazelSide, out, p
 	loads := make([]*load, len(sides))
 	for i, s := range sides {
 		// Of blobs that no other side stores: two sides may be one server.
-		if loads[i], err = newLoad(ctx, s.grpc, uint64(i), o); err != nil {
+		if loads[i], err = newLoad(s.grpc, uint64(i), o); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		defer func() { err = errors.Join(err, loads[i].close()) }()
 	}
-	nothing := func(*load) {}
+	nothing := func(*load, context.Context) error { return nil }
 	kib, streamed := "4 KiB blobs", bytesize.Text(int64(o.streamSize))
 	t := table{columns: []string{"what", "calls", "speed, ours ÷ bazel-remote", "with --grpc-listen", "server's CPU, ours ÷ bazel-remote"}}
 	for _, w := range []struct {
 		what    string
 		calls   int
-		prepare func(*load)
+		prepare func(*load, context.Context) error
 		run     func(*load, context.Context) error
 	}{
-		{fmt.Sprintf("FindMissingBlobs of %s", count(int64(o.asked))), findCalls, nothing, (*load).find},
+		{fmt.Sprintf("FindMissingBlobs of %s", count(int64(o.asked))), findCalls, (*load).makeMissing, (*load).find},
+		{"the same once more", findCalls, nothing, (*load).find},
 		{kib + ", one a BatchUpdateBlobs", o.blobs, (*load).makeSmall, func(l *load, ctx context.Context) error { return l.writeBatches(ctx, 1) }},
 		{kib + ", one a BatchReadBlobs", o.blobs, nothing, func(l *load, ctx context.Context) error { return l.readBatches(ctx, 1) }},
 		{fmt.Sprintf("%s, %d a BatchUpdateBlobs", kib, perBatch), o.blobs / perBatch, (*load).makeSmall, func(l *load, ctx context.Context) error { return l.writeBatches(ctx, perBatch) }},
@@ -146,7 +147,9 @@ func compareBazel(ctx context.Context, o bazelOptions, sides []bazelSide, out, p
 		runs := make([]side, len(sides))
 		for i, s := range sides {
 			runs[i] = side{w.what + ", " + s.name, func(ctx context.Context) (sample, error) {
-				w.prepare(loads[i])
+				if err := w.prepare(loads[i], ctx); err != nil {
+					return sample{}, err
+				}
 				return s.measure(func() error { return w.run(loads[i], ctx) })
 			}}
 		}
@@ -165,7 +168,7 @@ CPU, below 1 it takes less. Half of every blob compresses.`, manyConnections, ri
 func fillBoth(ctx context.Context, n int, sides []bazelSide, out, progress io.Writer) error {
 	t := table{columns: []string{"server", "blobs", "seconds", "RSS", "peak RSS", "on disk", "÷ blobs"}}
 	for _, s := range sides {
-		l, err := newLoad(ctx, s.grpc, 0, bazelOptions{blobs: perBatch, asked: 2, streams: 1, streamSize: 1})
+		l, err := newLoad(s.grpc, 0, bazelOptions{blobs: perBatch, asked: 2, streams: 1, streamSize: 1})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}

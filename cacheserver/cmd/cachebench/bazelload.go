@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// findCalls is how often a round asks what is missing.
-	findCalls = 10
+	// findCalls is how often a round asks what is missing, each time of other blobs.
+	findCalls = 5
 	// streamStep is how much of a large blob one message has, as Bazel's do.
 	streamStep = 16 << 10
 )
@@ -32,7 +32,7 @@ type load struct {
 	seed  uint64
 	made  uint64
 
-	missing *repb.FindMissingBlobsRequest
+	missing []*repb.FindMissingBlobsRequest
 	written []blob // by the last work that wrote small ones
 	large   []blob
 	next    []blob // small ones, made before the time is taken
@@ -43,8 +43,8 @@ type blob struct {
 	data   []byte
 }
 
-func newLoad(ctx context.Context, address string, seed uint64, o bazelOptions) (_ *load, err error) {
-	l := &load{o: o, seed: seed + 1, missing: &repb.FindMissingBlobsRequest{}}
+func newLoad(address string, seed uint64, o bazelOptions) (_ *load, err error) {
+	l := &load{o: o, seed: seed + 1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -57,18 +57,10 @@ func newLoad(ctx context.Context, address string, seed uint64, o bazelOptions) (
 		}
 		l.conns = append(l.conns, conn)
 	}
-	var there []blob
-	for i := range o.asked {
-		b := l.blob(128)
-		if i%2 == 0 {
-			there = append(there, b)
-		}
-		l.missing.BlobDigests = append(l.missing.BlobDigests, b.digest)
-	}
 	for range o.streams {
 		l.large = append(l.large, l.blob(int(o.streamSize)))
 	}
-	return l, l.update(ctx, there, 1000)
+	return l, nil
 }
 
 func (l *load) close() (err error) {
@@ -92,17 +84,36 @@ func (l *load) blob(n int) blob {
 	return blob{&repb.Digest{Hash: digest.Of(data).String(), SizeBytes: int64(n)}, data}
 }
 
+// makeMissing makes lists of blobs, every other one of which it stores.
+func (l *load) makeMissing(ctx context.Context) error {
+	l.missing = nil
+	var there []blob
+	for range findCalls {
+		r := &repb.FindMissingBlobsRequest{}
+		for i := range l.o.asked {
+			b := l.blob(128)
+			if i%2 == 0 {
+				there = append(there, b)
+			}
+			r.BlobDigests = append(r.BlobDigests, b.digest)
+		}
+		l.missing = append(l.missing, r)
+	}
+	return l.update(ctx, there, 1000)
+}
+
 // makeSmall makes the blobs that the next work is to write, which takes time of its
 // own.
-func (l *load) makeSmall() {
+func (l *load) makeSmall(context.Context) error {
 	l.next = nil
 	for range l.o.blobs {
 		l.next = append(l.next, l.blob(smallBlob))
 	}
+	return nil
 }
 
 // makeLarge makes others of the large blobs.
-func (l *load) makeLarge() {
+func (l *load) makeLarge(context.Context) error {
 	for i, b := range l.large {
 		l.made++
 		for at := 0; at+8 <= len(b.data); at += smallBlob { // so that they share nothing
@@ -110,6 +121,7 @@ func (l *load) makeLarge() {
 		}
 		l.large[i].digest = &repb.Digest{Hash: digest.Of(b.data).String(), SizeBytes: b.digest.SizeBytes}
 	}
+	return nil
 }
 
 // each runs work for 0 to n-1, one at a time on each connection.
@@ -129,8 +141,8 @@ func (l *load) each(ctx context.Context, n int, work func(ctx context.Context, c
 }
 
 func (l *load) find(ctx context.Context) error {
-	return l.each(ctx, findCalls, func(ctx context.Context, conn *grpc.ClientConn, _ int) error {
-		a, err := repb.NewContentAddressableStorageClient(conn).FindMissingBlobs(ctx, l.missing)
+	return l.each(ctx, findCalls, func(ctx context.Context, conn *grpc.ClientConn, i int) error {
+		a, err := repb.NewContentAddressableStorageClient(conn).FindMissingBlobs(ctx, l.missing[i])
 		if err == nil && len(a.MissingBlobDigests) != l.o.asked/2 {
 			err = fmt.Errorf("FindMissingBlobs: %d are missing, not %d", len(a.MissingBlobDigests), l.o.asked/2)
 		}

@@ -23,7 +23,7 @@ type suite map[string]func(t *testing.T, x index.Index, reopen func() index.Inde
 // Run tests the indexes that open returns.
 func Run(t *testing.T, open Open) {
 	t.Helper()
-	for _, s := range []suite{changes, blobs, paths, pins, removal, caches, names, held, races, storageRaces, nameRaces, locks, models} {
+	for _, s := range []suite{changes, blobs, paths, pins, removal, caches, names, held, epochs, races, storageRaces, nameRaces, locks, models} {
 		for name, test := range s {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

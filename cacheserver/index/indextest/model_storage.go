@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/digest"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/index"
 	"gitlab.com/bates-ils/projects/iac/attic-cache/cacheserver/pack"
 )
@@ -21,6 +22,9 @@ type storageRun struct {
 	packs map[string]int64 // bytes of all frames
 	lies  map[string]index.Location
 	blobs map[string]modelBlob
+
+	epoch int64                        // of blobs, before found
+	found map[digest.Digest]index.Blob // after the last change
 }
 
 type modelBlob struct {
@@ -294,6 +298,7 @@ func (r *storageRun) compare() {
 	for _, name := range modelBlobs {
 		r.compareBlob(name)
 	}
+	r.compareEpoch()
 	sum.Packs, sum.Chunks, sum.Blobs, sum.BlobBytes = int64(len(r.packs)), int64(len(r.lies)), int64(len(r.blobs)), int64(42*len(r.blobs))
 	got, err := r.x.Usage(r.t.Context())
 	must(r.t, err)
@@ -322,4 +327,21 @@ func (r *storageRun) compareBlob(name string) {
 	if !slices.EqualFunc(got, model.chunks, func(l index.Location, n string) bool { return l.Chunk == chunk(n) }) {
 		r.Errorf("blob %s has the chunks %v, want %v", name, got, model.chunks)
 	}
+}
+
+// compareEpoch sees that nothing that was found is gone in the same epoch.
+func (r *storageRun) compareEpoch() {
+	epoch := epoch(r.t, r.x)
+	var names []digest.Digest
+	for _, name := range modelBlobs {
+		names = append(names, blob(name).Digest)
+	}
+	found, err := r.x.Blobs(r.t.Context(), names)
+	must(r.t, err)
+	for d, before := range r.found {
+		if b, there := found[d]; epoch == r.epoch && (!there || b.Expires.Before(before.Expires)) {
+			r.Errorf("in epoch %d it was %+v and is %+v, %v", epoch, before, b, there)
+		}
+	}
+	r.epoch, r.found = epoch, found
 }
