@@ -126,10 +126,14 @@ func (j *journal) create() *os.File {
 	if err != nil {
 		return nil
 	}
+	if held, err := lockJournal(f); !held || err != nil {
+		_ = f.Close() // it is removed by who holds it, or replays it next
+		return nil
+	}
 	// The name must survive a crash before any record is counted on.
-	if held, err := lockJournal(f); !held || err != nil || syncFile(j.dir) != nil {
-		_ = f.Close()
+	if syncFile(j.dir) != nil {
 		_ = os.Remove(f.Name())
+		_ = filelock.Release(f)
 		return nil
 	}
 	return f

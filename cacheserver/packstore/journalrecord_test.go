@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // FuzzReadHalf guards against a journal that a crash, or anybody, wrote: it is
@@ -169,5 +172,44 @@ func TestAJournalBelongsToOneProcess(t *testing.T) {
 	}
 	if held, err := lockJournal(other); held || err != nil {
 		t.Errorf("a journal that was removed: %v, %v", held, err)
+	}
+}
+
+// A process that opens the store may lock a journal between its making and its
+// maker's lock. It alone removes it then.
+func TestAJournalIsRemovedByWhoHoldsIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var made atomic.Bool
+	var g errgroup.Group
+	g.Go(func() error {
+		defer made.Store(true)
+		for range 200 {
+			j := &journal{dir: dir, settle: func([]string) error { return nil }}
+			j.put("a", []byte("12345"))
+			if err := j.close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 2 {
+		g.Go(func() error {
+			for !made.Load() {
+				if err := replayJournals(dir, func(map[string][]byte) error { return nil }); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := replayJournals(dir, func(map[string][]byte) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
