@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -65,12 +64,11 @@ func compareDigests(a, b digest.Digest) int {
 	return int(min(1, max(-1, a.Size-b.Size)))
 }
 
-// hashEntries are the hashes in ?1, end to end. What reads JSON takes about as long as
-// what looks them up.
-var hashEntries = fmt.Sprintf(`WITH RECURSIVE entry (at) AS (SELECT 1 WHERE length(?1) > 0
-	UNION ALL SELECT at + %[1]d FROM entry WHERE at + %[1]d < length(?1))`, digest.Size)
-
-var selectBlobs = hashEntries + " SELECT " + blobColumns + " FROM entry CROSS JOIN blobs ON blobs.hash = substr(?1, entry.at, " + strconv.Itoa(digest.Size) + ")"
+// selectBlobs looks up the hashes in ?1, which are end to end: of long lists, reading
+// JSON took a quarter of the time.
+var selectBlobs = fmt.Sprintf(`WITH RECURSIVE entry (at) AS (SELECT 1 WHERE length(?1) > 0
+	UNION ALL SELECT at + %[1]d FROM entry WHERE at + %[1]d < length(?1))
+	SELECT %[2]s FROM entry CROSS JOIN blobs ON blobs.hash = substr(?1, entry.at, %[1]d)`, digest.Size, blobColumns)
 
 // Blobs implements Names.
 func (x *SQLite) Blobs(ctx context.Context, digests []digest.Digest) (map[digest.Digest]Blob, error) {

@@ -132,7 +132,8 @@ func (t *sqliteTx) removeBlobs(ids []int64) error {
 	return t.nextBlobEpoch()
 }
 
-// undoBlobs removes blobs that nobody can have seen.
+// undoBlobs is removeBlobs for blobs that nobody can have seen: what others were seen
+// to be stays true.
 func (t *sqliteTx) undoBlobs(ids []int64) error {
 	list := numberArray(ids)
 	for _, from := range []string{"blob_chunks WHERE blob", "aliases WHERE blob", "blobs WHERE id"} {
